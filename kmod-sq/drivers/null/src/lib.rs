@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The null driver: NOP, and commands that echo, fail on demand or complete later.
+//!
+//! It is the smallest driver there is, the one that queue costs are measured with, and what tests inject results with.
+#![no_std]
+#![forbid(unsafe_code)]
+
+use sq_driver::{Driver, Errno, Issued, Op, Opcodes, RequestId, op};
+
+/// Commands: `cmd_op`.
+pub mod cmd {
+    /// Completes with the low 31 bits of `cmd` word 0, and both words as the second half of a 32-byte completion.
+    pub const ECHO: u32 = 0;
+    /// Completes with word 0 as the result: a negative one is an error number, outside -4095.. it is `-EIO`.
+    pub const RESULT: u32 = 1;
+    /// Completes with the low 31 bits of word 1, word 0 nanoseconds later.
+    pub const DELAY: u32 = 2;
+    /// Completes when it is canceled, and only then.
+    pub const NEVER: u32 = 3;
+}
+
+/// The longest that `NEVER` would last without a cancel: 584 years.
+const FOREVER: u64 = u64::MAX;
+
+/// The driver. It has no state.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Null;
+
+impl Driver for Null {
+    const NAME: &'static core::ffi::CStr = c"null";
+    const OPCODES: Opcodes = Opcodes::NONE.with(op::NOP).with(op::CMD);
+
+    fn issue<'op>(&self, mut op: Op<'op>) -> Issued<'op> {
+        if op.entry().opcode() == op::NOP && !op.entry().wants_async() {
+            return op.done(0);
+        }
+        if op.entry().opcode() == op::NOP {
+            let (request, issued) = op.defer();
+            request.complete(Ok(0));
+            return issued;
+        }
+        let (first, second) = (op.entry().cmd_word(0), op.entry().cmd_word(1));
+        match op.entry().cmd_op() {
+            cmd::ECHO => {
+                op.set_extra([first, second]);
+                op.done(low31(first))
+            }
+            cmd::RESULT => op.finish(result(first)),
+            cmd::DELAY => {
+                let (request, issued) = op.defer();
+                request.complete_after(first, Ok(low31(second)));
+                issued
+            }
+            cmd::NEVER => {
+                let (request, issued) = op.defer();
+                request.complete_after(FOREVER, Err(Errno::ETIME));
+                issued
+            }
+            _ => op.fail(Errno::EOPNOTSUPP),
+        }
+    }
+
+    // Nothing is held: what is deferred, the framework's clock holds, and it cancels that itself.
+    fn cancel(&self, _: RequestId) {}
+}
+
+const fn low31(word: u64) -> i32 {
+    (word & 0x7fff_ffff) as i32
+}
+
+fn result(word: u64) -> Result<i32, Errno> {
+    let res = word as u32 as i32;
+    if res >= 0 { Ok(res) } else { Err(res.checked_neg().and_then(Errno::new).unwrap_or(Errno::EIO)) }
+}

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Canceling requests, by an entry or by a call, and quiescing a ring.
+//!
+//! A cancel never completes somebody else's request: it tells the driver, and whoever holds the request completes it (CAN-1).
+//! Only requests that the framework's own clock holds are completed here. The calls need no entry, no slot and no drain, and so
+//! work on a blocked, draining or broken ring.
+
+use sq_uapi::consts::cancel_flags;
+use sq_uapi::{Errno, SqCancel, SqQuiesce};
+
+use crate::drain::FREE;
+use crate::host::{Host, Lock, Notify, Waited};
+use crate::request::Found;
+use crate::ring::{Ring, stop};
+use crate::snapshot::Snapshot;
+use crate::sync::Ordering;
+
+/// Requests looked at under one hold of the lock.
+const STRIDE: u32 = 64;
+
+/// What a cancel is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Matching {
+    user_data: Option<u64>,
+    opcode: Option<u8>,
+    all: bool,
+}
+
+impl Matching {
+    const EVERYTHING: Self = Self { user_data: None, opcode: None, all: true };
+
+    /// From the flags of a cancel and what they refer to.
+    fn new(flags: u32, user_data: u64, opcode: u32) -> Result<Self, Errno> {
+        use cancel_flags::{ALL, ANY, OP, USERDATA};
+        let has = |flag| flags & flag != 0;
+        if flags & !(ALL | ANY | OP | USERDATA) != 0 || (has(ANY) && has(OP | USERDATA)) {
+            return Err(Errno::EINVAL);
+        }
+        let by_data = has(USERDATA) || !has(ANY | OP);
+        if (!by_data && user_data != 0) || (!has(OP) && opcode != 0) {
+            return Err(Errno::EINVAL);
+        }
+        let opcode = if has(OP) { Some(u8::try_from(opcode).map_err(|_| Errno::EINVAL)?) } else { None };
+        Ok(Self { user_data: by_data.then_some(user_data), opcode, all: has(ALL | ANY) })
+    }
+
+    pub(crate) fn matches(&self, user_data: u64, opcode: u8) -> bool {
+        self.user_data.is_none_or(|want| want == user_data) && self.opcode.is_none_or(|want| want == opcode)
+    }
+}
+
+impl<H: Host> Ring<H> {
+    /// An ASYNC_CANCEL entry: `addr` is the `user_data` to match, `len` the opcode.
+    #[expect(clippy::as_conversions, reason = "fields are cut out of words by truncation")]
+    pub(crate) fn cancel_entry(&self, snapshot: &Snapshot) -> Result<i32, Errno> {
+        let [_, _, addr, w3, ..] = *snapshot.words();
+        self.cancel_matching(&Matching::new((w3 >> 32) as u32, addr, w3 as u32)?)
+    }
+
+    /// CANCEL: how many requests were canceled by this call (with `ALL` or `ANY`), else 0.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for an unknown flag, a reserved field or a field that the flags do not refer to; `ENOENT` if nothing matches;
+    /// `EALREADY` if what matches was canceled before.
+    pub fn cancel(&self, cancel: &SqCancel) -> Result<u32, Errno> {
+        if cancel.resv0 != 0 || cancel.resv != [0; 2] {
+            return Err(Errno::EINVAL);
+        }
+        let matching = Matching::new(cancel.flags, cancel.user_data, cancel.opcode)?;
+        self.cancel_matching(&matching).map(i32::unsigned_abs)
+    }
+
+    fn cancel_matching(&self, matching: &Matching) -> Result<i32, Errno> {
+        let mut canceled = 0i32;
+        let mut already = false;
+        let mut from = 0u32;
+        while from < self.geometry.max_inflight {
+            let found = self.cq.with(|cq| cq.requests.find(from, STRIDE, matching));
+            let Some((index, found)) = found else {
+                from = from.saturating_add(STRIDE);
+                continue;
+            };
+            from = index.saturating_add(1);
+            match found {
+                Found::Tell(id) => self.driver.cancel(id),
+                Found::Timed(index) => self.settle(index, Errno::ECANCELED.to_res(), [0; 2]),
+                Found::Noted => {}
+                Found::Already => {
+                    already = true;
+                    continue;
+                }
+            }
+            canceled = canceled.saturating_add(1);
+            if !matching.all {
+                return Ok(0);
+            }
+        }
+        match (canceled, already) {
+            (0, true) => Err(Errno::EALREADY),
+            (0, false) => Err(Errno::ENOENT),
+            (n, _) if matching.all => Ok(n),
+            _ => Ok(0),
+        }
+    }
+
+    pub(crate) fn cancel_everything(&self) {
+        // Nothing in flight is as good.
+        let _ = self.cancel_matching(&Matching::EVERYTHING);
+    }
+
+    /// QUIESCE: accepts nothing more, cancels what is in flight, and returns when no request can touch user memory any more
+    /// (LIFE-1). There is no way back: the ring can only be reaped and closed.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a reserved field, `ETIME` if requests are still in flight after `timeout_ns`, `EINTR` on a signal; it may be
+    /// called again.
+    pub fn quiesce(&self, quiesce: &SqQuiesce) -> Result<(), Errno> {
+        if quiesce.flags != 0 || quiesce.resv != [0; 2] {
+            return Err(Errno::EINVAL);
+        }
+        let deadline = self.host.now_ns().saturating_add(quiesce.timeout_ns);
+        self.set_stop(stop::QUIESCED);
+        self.host.notify(Notify { waiters: true, eventfd: false });
+        // First the drain: once it is free, with the bit set, nothing new comes in flight. (A polling thread lets go of it when
+        // it sees the bit.) Then one cancel reaches all there is.
+        self.await_quiet(deadline, |ring| ring.drain.load(Ordering::Acquire) == FREE)?;
+        self.cancel_everything();
+        self.await_quiet(deadline, |ring| {
+            ring.cq.with(|cq| {
+                cq.idle_waiter = true;
+                cq.requests.inflight() == 0
+            })
+        })
+    }
+
+    fn await_quiet(&self, deadline: u64, quiet: impl Fn(&Self) -> bool) -> Result<(), Errno> {
+        match self.host.wait(Some(deadline), &mut || quiet(self)) {
+            Waited::Ready => Ok(()),
+            Waited::Timeout => Err(Errno::ETIME),
+            Waited::Signal => Err(Errno::EINTR),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The completion side: everything that the completion lock protects.
+//!
+//! Slots of the completion queue are accounted for privately (CQ-5): at every step
+//! `free + reserved + unreaped = entries`, where `reserved` counts the slots of requests in flight, of inline
+//! completions not yet written, and of the drain owner's stash. `free` is what is left over, never stored.
+
+use sq_uapi::consts::cq_flags;
+use sq_uapi::{Cqe, KernelMem, KernelWord, SqStats, UserWord};
+
+use crate::host::{Host, Notify};
+use crate::request::Requests;
+
+/// Why the drain owner left entries behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stall {
+    /// It did not.
+    None,
+    /// No completion slot: the reaper moves it on, or a request that gives its slot back.
+    Slot,
+    /// No request: the next completion moves it on.
+    Request,
+}
+
+/// The user side moved an index where it cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OutOfWindow;
+
+/// A completion as it is written: the last two words are for 32-byte rings.
+pub(crate) type CqeWords = [u64; 4];
+
+pub(crate) fn cqe_words(user_data: u64, res: i32, extra: [u64; 2]) -> CqeWords {
+    let [a, b] = Cqe { user_data, res, flags: 0 }.to_words();
+    let [c, d] = extra;
+    [a, b, c, d]
+}
+
+/// What the completion lock protects.
+pub(crate) struct Cq<H: Host> {
+    entries: u32,
+    /// Completions posted, free-running. The shared `cq_tail` is written from it and never read (IDX-2).
+    tail: u32,
+    /// `cq_head` as of the last look, always within `tail - entries ..= tail`.
+    head: u32,
+    /// Slots that are promised.
+    reserved: u32,
+    /// Waiters sleep until `tail` reaches this. They set it under the lock that posting holds, so no fence is needed
+    /// (BELL-4): either the waiter sees the completion, or the poster sees the waiter.
+    wake_at: Option<u32>,
+    /// Somebody waits for the ring to be idle.
+    pub(crate) idle_waiter: bool,
+    /// The ring's file was polled at least once: every batch wakes pollers from then on.
+    pub(crate) polled: bool,
+    /// An eventfd is registered.
+    pub(crate) eventfd: bool,
+    /// Why the drain owner left entries behind, if it did.
+    pub(crate) stall: Stall,
+    /// Entries consumed, as of the last flush.
+    pub(crate) sq_head: u32,
+    pub(crate) requests: Requests<H>,
+    pub(crate) stats: SqStats,
+}
+
+impl<H: Host> Cq<H> {
+    pub(crate) fn new(entries: u32, requests: Requests<H>) -> Self {
+        Self {
+            entries,
+            tail: 0,
+            head: 0,
+            reserved: 0,
+            wake_at: None,
+            idle_waiter: false,
+            polled: false,
+            eventfd: false,
+            stall: Stall::None,
+            sq_head: 0,
+            requests,
+            stats: SqStats::default(),
+        }
+    }
+
+    /// Loads `cq_head`, once, and accepts it if it moved forward within the window (IDX-3). Returns the completions not yet
+    /// reaped.
+    pub(crate) fn look(&mut self, mem: &H::Mem) -> Result<u32, OutOfWindow> {
+        let head = mem.load_user(UserWord::CqHead);
+        let moved = head.wrapping_sub(self.head);
+        if moved > self.tail.wrapping_sub(self.head) {
+            return Err(OutOfWindow);
+        }
+        self.head = head;
+        Ok(self.tail.wrapping_sub(head))
+    }
+
+    /// Reserves every free slot, as of the last look, and says how many that were.
+    pub(crate) fn reserve_all(&mut self) -> u32 {
+        let unreaped = self.tail.wrapping_sub(self.head);
+        let free = self.entries.checked_sub(unreaped).and_then(|n| n.checked_sub(self.reserved));
+        debug_assert!(free.is_some(), "CQ-5");
+        let free = free.unwrap_or(0);
+        self.reserved = self.reserved.saturating_add(free);
+        free
+    }
+
+    /// Gives a reserved slot back unused.
+    pub(crate) fn unreserve(&mut self) {
+        debug_assert!(self.reserved > 0, "CQ-5");
+        self.reserved = self.reserved.saturating_sub(1);
+    }
+
+    /// Writes a completion into a reserved slot. It is not visible before [`Cq::publish`].
+    #[inline]
+    pub(crate) fn post(&mut self, mem: &H::Mem, words: CqeWords) {
+        self.unreserve();
+        mem.write_cqe(self.tail, words);
+        self.tail = self.tail.wrapping_add(1);
+        self.stats.completions = self.stats.completions.wrapping_add(1);
+    }
+
+    /// Makes what was posted visible, once a batch (IDX-4), and says whom to wake. It looks neither at `cq_head` nor at
+    /// emptiness (BELL-4).
+    #[inline]
+    pub(crate) fn publish(&mut self, mem: &H::Mem) -> Notify {
+        mem.store_kernel(KernelWord::CqTail, self.tail);
+        let due = self.wake_at.is_some_and(|at| self.tail.wrapping_sub(at).cast_signed() >= 0);
+        if due {
+            self.wake_at = None;
+            self.stats.wakeups = self.stats.wakeups.wrapping_add(1);
+        }
+        let eventfd = self.eventfd && mem.load_user(UserWord::CqFlags) & cq_flags::EVENTFD_DISABLED == 0;
+        Notify { waiters: due || self.polled, eventfd }
+    }
+
+    /// Has [`Cq::publish`] wake once `unreaped` completions are there. For waiters, who then sleep.
+    pub(crate) fn wake_when(&mut self, unreaped: u32) {
+        let at = self.head.wrapping_add(unreaped);
+        let earlier = self.wake_at.is_none_or(|old| at.wrapping_sub(old).cast_signed() < 0);
+        if earlier {
+            self.wake_at = Some(at);
+        }
+    }
+
+    /// Checks CQ-5's parts against each other; for tests.
+    pub(crate) fn balanced(&self) -> bool {
+        let unreaped = self.tail.wrapping_sub(self.head);
+        self.reserved.checked_add(unreaped).is_some_and(|sum| sum <= self.entries)
+            && self.requests.inflight() <= self.reserved
+    }
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the kernel side of a ring needs from where it runs.
+
+use core::ops::DerefMut;
+use core::ptr::NonNull;
+
+use sq_uapi::{Errno, KernelMem};
+
+use crate::ring::Ring;
+
+/// A short lock: held for a bounded time, never across user access, `issue` or `cancel` (LOCK-1), and taken in
+/// interrupts by completions. In the kernel a raw spinlock with interrupts off.
+pub trait Lock<T> {
+    /// A lock around `value`.
+    fn new(value: T) -> Self;
+    /// Runs `f` with the lock held.
+    fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R;
+}
+
+/// An open file that an entry can name.
+pub trait HostFile: Clone + Send {
+    /// The file as a driver sees it ([`sq_driver::Op::target`]).
+    fn target(&self) -> usize;
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// The condition held.
+    Ready,
+    /// The deadline passed.
+    Timeout,
+    /// A signal arrived.
+    Signal,
+}
+
+/// Whom a posted batch wakes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Notify {
+    /// Threads in [`Host::wait`], and pollers.
+    pub waiters: bool,
+    /// The registered eventfd.
+    pub eventfd: bool,
+}
+
+impl Notify {
+    /// Whether anybody is to be woken.
+    #[must_use]
+    pub const fn any(self) -> bool {
+        self.waiters || self.eventfd
+    }
+}
+
+/// The surroundings of a ring: the kernel, a process, or a checker. Cold: a null operation makes no call to it.
+pub trait Host: Sized + Send + Sync + 'static {
+    /// The ring's shared memory.
+    type Mem: KernelMem + Send + Sync;
+    /// The completion lock.
+    type Lock<T: Send>: Lock<T> + Send + Sync;
+    /// Memory taken at setup.
+    type Array<T: Send>: DerefMut<Target = [T]> + Send;
+    /// An open file.
+    type File: HostFile;
+
+    /// Memory for `len` values, at setup only.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    fn array<T: Send>(len: usize, make: impl FnMut(usize) -> T) -> Result<Self::Array<T>, Errno>;
+
+    /// Copies from a user address.
+    ///
+    /// # Safety
+    ///
+    /// `dst` is writable for `len` bytes.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`.
+    unsafe fn copy_from_user(&self, dst: *mut u8, addr: u64, len: usize) -> Result<(), Errno>;
+
+    /// Copies to a user address.
+    ///
+    /// # Safety
+    ///
+    /// `src` is readable for `len` bytes.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`.
+    unsafe fn copy_to_user(&self, addr: u64, src: *const u8, len: usize) -> Result<(), Errno>;
+
+    /// The open file that `fd` names in the calling process.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` if there is none, if it is a ring, or if the caller is a worker that has no descriptors.
+    fn file(&self, fd: i32) -> Result<Self::File, Errno>;
+
+    /// Takes (or, with `None`, forgets) the eventfd that [`Notify::eventfd`] signals.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` or `EINVAL` if `fd` is no eventfd.
+    fn set_eventfd(&self, fd: Option<i32>) -> Result<(), Errno>;
+
+    /// Wakes. Called after a batch was posted, with no lock held, from any context.
+    fn notify(&self, whom: Notify);
+
+    /// Has [`Ring::work`] called soon, from a worker. A call while one is queued is absorbed; a call while it runs is
+    /// not. Any context.
+    fn work(ring: &Ring<Self>);
+
+    /// Has [`Ring::alarm`] called at `at_ns` on the clock of [`Host::now_ns`], or earlier. A later call with an earlier
+    /// time brings it forward. Any context.
+    fn alarm(ring: &Ring<Self>, at_ns: u64);
+
+    /// Monotonic time in nanoseconds.
+    fn now_ns(&self) -> u64;
+
+    /// Sleeps until `ready` holds, `deadline` (on the clock of [`Host::now_ns`]) passes or a signal arrives. `ready` is called after
+    /// the caller has been put where [`Host::notify`] finds it, and after each wake-up.
+    fn wait(&self, deadline: Option<u64>, ready: &mut dyn FnMut() -> bool) -> Waited;
+
+    /// Frees a ring whose last reference has gone.
+    ///
+    /// # Safety
+    ///
+    /// `ring` came from [`RingRef::from_raw`](crate::RingRef::from_raw) and nobody uses it any more.
+    unsafe fn free(ring: NonNull<Ring<Self>>);
+}

@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A ring: its parts, its life, and completion from anywhere.
+
+use core::ptr::NonNull;
+
+use sq_driver::Bound;
+use sq_uapi::consts::{features, sq_state};
+use sq_uapi::{Errno, KernelMem, KernelWord, SqStats};
+
+use crate::cq::{Cq, OutOfWindow, Stall, cqe_words};
+use crate::drain::Sq;
+use crate::geometry::Geometry;
+use crate::host::{Host, Lock, Notify};
+use crate::parse::Accepts;
+use crate::register::Files;
+use crate::request::{Requests, Slot};
+use crate::sync::{AtomicU32, AtomicUsize, Ordering, OwnedCell};
+
+/// Who drains the submission queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// ENTER does, in its caller's context: no thread at all.
+    Caller,
+    /// A worker does; ENTER wakes it.
+    Worker,
+    /// A thread that polls, and sleeps when the ring has been idle for a while.
+    Poll,
+}
+
+/// Bits of [`Ring::stop`]: why nothing more is accepted.
+pub(crate) mod stop {
+    /// Set up disabled and not enabled yet.
+    pub(crate) const DISABLED: u32 = 1;
+    /// An index left its window. For good.
+    pub(crate) const BROKEN: u32 = 2;
+    /// Quiesced. For good.
+    pub(crate) const QUIESCED: u32 = 4;
+}
+
+/// The kernel side of one ring.
+///
+/// It is shared: ENTER, completions, cancels and the worker come from any thread. Three parts have an owner each: the
+/// submission side belongs to the *drain owner* (one word, `drain`, says whether there is one), the completion side to the
+/// completion lock, the rest is constant.
+pub struct Ring<H: Host> {
+    pub(crate) host: H,
+    pub(crate) mem: H::Mem,
+    pub(crate) geometry: Geometry,
+    pub(crate) driver: Bound,
+    /// Start of the pool in the kernel side's own mapping.
+    pub(crate) pool: usize,
+    pub(crate) slots: H::Array<Slot<H>>,
+    pub(crate) cq: H::Lock<Cq<H>>,
+    pub(crate) files: H::Lock<Files<H>>,
+    /// The drain owner's.
+    pub(crate) sq: OwnedCell<Sq<H>>,
+    /// Who is the drain owner: see [`drain`](crate::drain).
+    pub(crate) drain: AtomicU32,
+    /// [`stop`]'s bits.
+    stop: AtomicU32,
+    /// References: the home's, and one for each request in flight.
+    refs: AtomicUsize,
+}
+
+// SAFETY: `sq` is accessed only by the drain owner (whoever moved `drain` from FREE to OWNED), whose hand-overs are
+// acquire and release; its raw pointers lead into this ring. `slots` synchronise as `Slot` says. All else is Sync.
+unsafe impl<H: Host> Sync for Ring<H> {}
+// SAFETY: as above.
+unsafe impl<H: Host> Send for Ring<H> {}
+
+impl<H: Host> Ring<H> {
+    /// A ring over memory that its home has set up: zeroed, with the regions of `geometry`. `pool` is where the pool begins in
+    /// the kernel side's own mapping (0 without one).
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn new(host: H, mem: H::Mem, geometry: Geometry, pool: usize, driver: Bound) -> Result<Self, Errno> {
+        let count = geometry.max_inflight;
+        // A worker sleeps at first, and a caller-driven ring always wants the doorbell.
+        mem.store_kernel(KernelWord::SqState, sq_state::NEED_WAKEUP);
+        Ok(Self {
+            slots: H::array(crate::ix(count), Slot::new)?,
+            cq: H::Lock::new(Cq::new(geometry.cq_entries, Requests::new(count)?)),
+            files: H::Lock::new(Files::default()),
+            sq: OwnedCell::new(Sq::new(Accepts::new(driver.opcodes(), driver.files()))),
+            drain: AtomicU32::new(crate::drain::FREE),
+            stop: AtomicU32::new(if geometry.disabled { stop::DISABLED } else { 0 }),
+            refs: AtomicUsize::new(1),
+            host,
+            mem,
+            geometry,
+            driver,
+            pool,
+        })
+    }
+
+    /// The surroundings.
+    pub fn host(&self) -> &H {
+        &self.host
+    }
+
+    /// The shape.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// [`consts::features`](sq_uapi::consts::features) of this ring.
+    pub fn features(geometry: &Geometry, driver: &Bound, embedded: bool) -> u64 {
+        let pool = if geometry.pool.size > 0 { features::BUF_POOL } else { 0 };
+        let files = if driver.files() { features::FILES } else { 0 };
+        let embedded = if embedded { features::EMBEDDED } else { 0 };
+        features::KERNEL_RDONLY | pool | files | embedded
+    }
+
+    /// Whether user space moved an index out of its window.
+    pub fn is_broken(&self) -> bool {
+        self.stopped() & stop::BROKEN != 0
+    }
+
+    pub(crate) fn stopped(&self) -> u32 {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_stop(&self, bit: u32) -> u32 {
+        self.stop.fetch_or(bit, Ordering::AcqRel)
+    }
+
+    pub(crate) fn enable(&self) -> Result<(), Errno> {
+        let was = self.stop.fetch_and(!stop::DISABLED, Ordering::AcqRel);
+        if was & stop::DISABLED == 0 { Err(Errno::EINVAL) } else { Ok(()) }
+    }
+
+    /// BROKEN: says so, wakes everybody, and has a worker cancel what is in flight.
+    pub(crate) fn break_ring(&self, _: OutOfWindow) {
+        if self.set_stop(stop::BROKEN) & stop::BROKEN == 0 {
+            self.mem.store_kernel(KernelWord::Broken, 1);
+            self.host.notify(Notify { waiters: true, eventfd: self.cq.with(|cq| cq.eventfd) });
+            H::work(self);
+        }
+    }
+
+    /// Completes a deferred request: posts into the slot it holds (or gives the slot back), frees it, wakes. From any
+    /// context; the request's reference to the ring goes last.
+    pub(crate) fn settle(&self, index: u32, res: i32, extra: [u64; 2]) {
+        let (file, notify, work) = self.cq.with(|cq| {
+            let Some(settled) = cq.requests.settle(index) else { return (None, None, false) };
+            let mut notify = Notify::default();
+            if settled.skip_success && res >= 0 {
+                cq.unreserve();
+                cq.stats.skipped = cq.stats.skipped.wrapping_add(1);
+            } else {
+                cq.post(&self.mem, cqe_words(settled.user_data, res, extra));
+                notify = cq.publish(&self.mem);
+            }
+            if cq.idle_waiter && cq.requests.inflight() == 0 {
+                cq.idle_waiter = false;
+                notify.waiters = true;
+            }
+            // A request is free again, and perhaps a slot: the drain goes on, by a worker.
+            let work = cq.stall != Stall::None;
+            cq.stall = Stall::None;
+            (settled.file, Some(notify), work)
+        });
+        drop(file);
+        let Some(notify) = notify else { return };
+        if notify.any() {
+            self.host.notify(notify);
+        }
+        if work {
+            H::work(self);
+        }
+        // SAFETY: `defer` counted a reference for this request, and `settle` lets each request through once.
+        drop(unsafe { RingRef::from_raw(NonNull::from(self)) });
+    }
+
+    /// Completes a deferred request with `res` when `delay_ns` have passed.
+    pub(crate) fn settle_after(&self, index: u32, res: i32, delay_ns: u64) {
+        let at_ns = self.host.now_ns().saturating_add(delay_ns);
+        // Once the clock has the request, it may take the last other reference with it.
+        let _keep = self.keep();
+        let timed = self.cq.with(|cq| cq.requests.time(index, at_ns, res));
+        match timed {
+            Ok(()) => H::alarm(self, at_ns),
+            Err(errno) => self.settle(index, errno.to_res(), [0; 2]),
+        }
+    }
+
+    /// Completes what is due, and sets the clock for what is not. Called by the home when an alarm goes off.
+    pub fn alarm(&self) {
+        loop {
+            let now = self.host.now_ns();
+            // Found and claimed in two steps of the lock would let a cancel in between; so both in one.
+            let (due, next) = self.cq.with(|cq| {
+                let (due, next) = cq.requests.due(now);
+                if let Some((index, _)) = due {
+                    cq.requests.claim(index);
+                }
+                (due, next)
+            });
+            match due {
+                Some((index, res)) => self.settle(index, res, [0; 2]),
+                None => {
+                    if let Some(at_ns) = next {
+                        H::alarm(self, at_ns);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether completions are there to reap, and from now on every batch wakes pollers. For `poll`, after it has put its caller
+    /// where [`Host::notify`] finds it.
+    pub fn poll(&self) -> bool {
+        let ready = self.cq.with(|cq| {
+            cq.polled = true;
+            cq.look(&self.mem)
+        });
+        match ready {
+            Ok(unreaped) => unreaped > 0,
+            Err(out) => {
+                self.break_ring(out);
+                true
+            }
+        }
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> SqStats {
+        self.cq.with(|cq| SqStats { inflight: cq.requests.inflight().into(), ..cq.stats })
+    }
+
+    /// Whether the slots of the completion queue add up (CQ-5). For tests, between operations.
+    pub fn balanced(&self) -> bool {
+        self.cq.with(|cq| cq.balanced())
+    }
+
+    /// A reference of one's own.
+    pub fn keep(&self) -> RingRef<H> {
+        self.count_ref();
+        RingRef(NonNull::from(self))
+    }
+
+    pub(crate) fn count_ref(&self) {
+        // Relaxed, as in Arc: the new reference is made from one that keeps the ring already.
+        self.refs.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A counted reference to a ring.
+pub struct RingRef<H: Host>(NonNull<Ring<H>>);
+
+// SAFETY: Ring is Sync and Send.
+unsafe impl<H: Host> Send for RingRef<H> {}
+// SAFETY: Ring is Sync and Send.
+unsafe impl<H: Host> Sync for RingRef<H> {}
+
+impl<H: Host> RingRef<H> {
+    /// Takes over one reference.
+    ///
+    /// # Safety
+    ///
+    /// `ring` has been put where [`Host::free`] can free it, and the reference that this takes over (the first, from
+    /// [`Ring::new`], or one counted since) is nobody else's.
+    #[must_use]
+    pub const unsafe fn from_raw(ring: NonNull<Ring<H>>) -> Self {
+        Self(ring)
+    }
+}
+
+impl<H: Host> Clone for RingRef<H> {
+    fn clone(&self) -> Self {
+        self.count_ref();
+        Self(self.0)
+    }
+}
+
+impl<H: Host> core::ops::Deref for RingRef<H> {
+    type Target = Ring<H>;
+
+    fn deref(&self) -> &Ring<H> {
+        // SAFETY: this reference keeps the ring.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<H: Host> Drop for RingRef<H> {
+    fn drop(&mut self) {
+        // Release: what this holder did with the ring comes before its end. Partner: the acquire below.
+        if self.refs.fetch_sub(1, Ordering::Release) == 1 {
+            // Acquire: the ends of all other holders come before the memory goes.
+            self.refs.load(Ordering::Acquire);
+            // SAFETY: this was the last reference.
+            unsafe { H::free(self.0) };
+        }
+    }
+}

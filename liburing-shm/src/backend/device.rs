@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A ring of a loaded module: ioctls on `/dev/sq*`, and three mappings.
+
+use std::ffi::c_void;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, open};
+use rustix::ioctl::{Ioctl, IoctlOutput, Opcode};
+use sq_uapi::consts::setup_flags;
+use sq_uapi::{Errno, Mapped, Parts, SqQuery, SqSetup, ioctl};
+
+use super::map::Map;
+use super::{Door, Mappings, Opened};
+use crate::Error;
+use crate::call::bytes_of_mut;
+
+#[derive(Debug)]
+struct Device(OwnedFd);
+
+/// The mappings of a device's ring.
+#[derive(Debug)]
+pub(crate) struct Maps {
+    user: Map,
+    kernel: Map,
+    pool: Option<Map>,
+}
+
+/// An sq call: the pointer goes in, the return value comes out.
+struct Call<'a> {
+    number: u32,
+    arg: &'a mut [u8],
+}
+
+// SAFETY: every sq call reads and writes at most the bytes that the argument's own size field says, which is the slice's length
+// (the callers in this crate build it so), and takes a null pointer for "no argument".
+unsafe impl Ioctl for Call<'_> {
+    type Output = u32;
+    const IS_MUTATING: bool = true;
+
+    fn opcode(&self) -> Opcode {
+        self.number as Opcode
+    }
+
+    fn as_ptr(&mut self) -> *mut c_void {
+        if self.arg.is_empty() { std::ptr::null_mut() } else { self.arg.as_mut_ptr().cast() }
+    }
+
+    unsafe fn output_from_ptr(out: IoctlOutput, _: *mut c_void) -> rustix::io::Result<u32> {
+        Ok(out.unsigned_abs())
+    }
+}
+
+fn call(fd: &OwnedFd, number: u32, arg: &mut [u8]) -> Result<u32, Errno> {
+    // SAFETY: `Call` is a correct description of sq's calls. On a file that is no sq device, `q` numbers are unknown or take
+    // the same size of argument: the size is in the number.
+    unsafe { rustix::ioctl::ioctl(fd, Call { number, arg }) }
+        .map_err(|errno| Errno::new(errno.raw_os_error()).unwrap_or(Errno::EIO))
+}
+
+impl Door for Device {
+    fn call(&self, number: u32, arg: &mut [u8]) -> Result<u32, Errno> {
+        call(&self.0, number, arg)
+    }
+}
+
+fn open_node(path: &Path) -> Result<OwnedFd, Error> {
+    open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| Error::Open { path: path.to_owned(), source: errno.into() })
+}
+
+pub(super) fn query(path: &Path, mut query: SqQuery) -> Result<SqQuery, Error> {
+    let fd = open_node(path)?;
+    call(&fd, ioctl::QUERY, bytes_of_mut(&mut query)).map_err(|errno| Error::Call { what: "query", errno })?;
+    Ok(query)
+}
+
+pub(super) fn setup(path: &Path, setup: &mut SqSetup) -> Result<Opened, Error> {
+    let fd = open_node(path)?;
+    call(&fd, ioctl::SETUP, bytes_of_mut(setup)).map_err(|errno| Error::Call { what: "setup", errno })?;
+    let map = |region: sq_uapi::SqRegion, write| {
+        let len = usize::try_from(region.size).unwrap_or(usize::MAX);
+        Map::new(fd.as_fd(), region.offset, len, write).map_err(|errno| Error::Map { source: errno.into() })
+    };
+    let maps = Maps {
+        user: map(setup.user, true)?,
+        kernel: map(setup.kernel, false)?,
+        pool: if setup.pool.size == 0 { None } else { Some(map(setup.pool, true)?) },
+    };
+    check(setup)?;
+    // SAFETY: `check` has shown that words and arrays lie inside the regions, which `maps` keeps mapped; the kernel writes them from
+    // outside, and this half uses only UserMem.
+    let mem = unsafe {
+        Mapped::new(Parts {
+            user: maps.user.start(),
+            kernel: maps.kernel.start(),
+            offsets: setup.offsets,
+            sq_entries: setup.sq_entries,
+            cq_entries: setup.cq_entries,
+            sqe128: setup.flags & setup_flags::SQE128 != 0,
+            cqe32: setup.flags & setup_flags::CQE32 != 0,
+        })
+    };
+    let pool = maps.pool.as_ref().map(Map::start);
+    Ok(Opened { door: Box::new(Device(fd)), mem, pool, _mappings: Mappings::Device(maps) })
+}
+
+/// What the module reports is checked before pointers are made of it: a wrong module is an error, not undefined behaviour.
+fn check(setup: &SqSetup) -> Result<(), Error> {
+    let sqe = if setup.flags & setup_flags::SQE128 != 0 { 128 } else { 64 };
+    let cqe = if setup.flags & setup_flags::CQE32 != 0 { 32 } else { 16 };
+    let o = &setup.offsets;
+    let fits = |offset: u32, bytes: u64, align: u32, region: u64| {
+        offset.is_multiple_of(align) && u64::from(offset).checked_add(bytes).is_some_and(|end| end <= region)
+    };
+    let user = [o.sq_tail, o.cq_head, o.cq_flags].iter().all(|at| fits(*at, 4, 4, setup.user.size));
+    let kernel = [o.sq_head, o.sq_state, o.cq_tail, o.broken].iter().all(|at| fits(*at, 4, 4, setup.kernel.size));
+    let good = setup.sq_entries.is_power_of_two()
+        && setup.cq_entries.is_power_of_two()
+        && user
+        && kernel
+        && fits(o.sqes, u64::from(setup.sq_entries) * sqe, 8, setup.user.size)
+        && fits(o.cqes, u64::from(setup.cq_entries) * cqe, 8, setup.kernel.size);
+    if good { Ok(()) } else { Err(Error::Layout) }
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The one thread that a ring has when it needs one: worker, polling thread and clock.
+//!
+//! It is started by the first call that needs it, sleeps while there is nothing to do, and ends when the ring's owner goes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use kmod_sq::{Mode, Polled, Ring, RingRef};
+use rustix::thread::CpuSet;
+
+use super::host::{ProcessHost, lock, now_ns};
+
+/// Turns of the polling thread between two offers of its CPU to others.
+const SPINS: u32 = 64;
+
+pub(super) struct Background {
+    asked: Mutex<Asked>,
+    wake: Condvar,
+    /// When the polling thread is to leave its ring: the time of the alarm, 0 to end, [`CALM`] if not. A hint, read without the lock.
+    attention: AtomicU64,
+}
+
+const CALM: u64 = u64::MAX;
+
+#[derive(Default)]
+struct Asked {
+    work: bool,
+    alarm: Option<u64>,
+    stopped: bool,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Default for Background {
+    fn default() -> Self {
+        Self { asked: Mutex::default(), wake: Condvar::new(), attention: AtomicU64::new(CALM) }
+    }
+}
+
+enum Task {
+    Work,
+    Alarm,
+    Stop,
+}
+
+/// Has [`Ring::work`] called soon.
+pub(super) fn ring(ring: &Ring<ProcessHost>) {
+    ask(ring, |asked| asked.work = true);
+}
+
+/// Has [`Ring::alarm`] called at `at_ns`.
+pub(super) fn alarm(ring: &Ring<ProcessHost>, at_ns: u64) {
+    ask(ring, |asked| asked.alarm = Some(asked.alarm.map_or(at_ns, |old| old.min(at_ns))));
+    ring.host().background().attention.fetch_min(at_ns.max(1), Ordering::Relaxed);
+}
+
+fn ask(ring: &Ring<ProcessHost>, what: impl FnOnce(&mut Asked)) {
+    let background = ring.host().background();
+    let mut asked = lock(&background.asked);
+    if asked.stopped {
+        return;
+    }
+    what(&mut asked);
+    if asked.thread.is_none() {
+        let own = ring.keep();
+        let thread = std::thread::Builder::new().name("sq-worker".into()).spawn(move || run(&own));
+        // Without a thread the process is out of resources; the next call that asks tries again.
+        asked.thread = thread.ok();
+    } else {
+        background.wake.notify_one();
+    }
+}
+
+impl Background {
+    /// Ends the thread, after what it is doing.
+    pub(super) fn stop(&self) {
+        let thread = {
+            let mut asked = lock(&self.asked);
+            asked.stopped = true;
+            self.attention.store(0, Ordering::Relaxed);
+            self.wake.notify_one();
+            asked.thread.take()
+        };
+        // A ring that is dropped by its own thread (in a driver's completion) cannot wait for it.
+        if let Some(thread) = thread
+            && thread.thread().id() != std::thread::current().id()
+        {
+            let _ = thread.join();
+        }
+    }
+
+    fn attention(&self) -> bool {
+        let at = self.attention.load(Ordering::Relaxed);
+        at != CALM && (at == 0 || at <= now_ns())
+    }
+
+    fn next(&self) -> Task {
+        let mut asked = lock(&self.asked);
+        loop {
+            if asked.stopped {
+                return Task::Stop;
+            }
+            let left = asked.alarm.map(|at| at.saturating_sub(now_ns()));
+            if left == Some(0) {
+                asked.alarm = None;
+                self.attention.store(CALM, Ordering::Relaxed);
+                return Task::Alarm;
+            }
+            if std::mem::take(&mut asked.work) {
+                return Task::Work;
+            }
+            asked = match left {
+                None => self.wake.wait(asked).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => {
+                    let waited = self.wake.wait_timeout(asked, Duration::from_nanos(left));
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+}
+
+fn run(ring: &RingRef<ProcessHost>) {
+    let background = ring.host().background();
+    let poll = ring.geometry().mode == Mode::Poll;
+    if let Some(cpu) = ring.geometry().cpu {
+        let mut set = CpuSet::new();
+        set.set(usize::try_from(cpu).unwrap_or(usize::MAX).min(CpuSet::MAX_CPU - 1));
+        // A CPU that is not there is a preference that cannot be met.
+        let _ = rustix::thread::sched_setaffinity(None, &set);
+    }
+    loop {
+        match background.next() {
+            Task::Stop => return,
+            Task::Alarm => ring.alarm(),
+            Task::Work if poll => poll_until_idle(ring, background),
+            Task::Work => ring.work(),
+        }
+    }
+}
+
+fn poll_until_idle(ring: &Ring<ProcessHost>, background: &Background) {
+    let mut spins = 0u32;
+    let relax = || {
+        spins = spins.wrapping_add(1);
+        if spins.is_multiple_of(SPINS) {
+            std::thread::yield_now();
+        } else {
+            std::hint::spin_loop();
+        }
+    };
+    if ring.poll_awake(relax, || background.attention()) == Polled::Again || background.attention() {
+        // Somebody rang, or the clock wants its turn first.
+        lock(&background.asked).work = true;
+    }
+}

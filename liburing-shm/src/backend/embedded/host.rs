@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The surroundings of a ring in a process.
+
+use std::any::Any;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kmod_sq::{Host, HostFile, Lock, Notify, Ring, Waited};
+use rustix::time::{ClockId, clock_gettime};
+use sq_uapi::{Errno, Mapped};
+
+use super::background::{self, Background};
+use super::memory::Memory;
+
+/// The process around one ring.
+pub(super) struct ProcessHost {
+    /// Held while somebody decides whether to sleep; see `wait`.
+    sleepers: Mutex<()>,
+    wake: Condvar,
+    eventfd: Mutex<Option<OwnedFd>>,
+    background: Background,
+    _driver: Arc<dyn Any + Send + Sync>,
+    _memory: Arc<Memory>,
+}
+
+impl ProcessHost {
+    pub(super) fn new(memory: Arc<Memory>, driver: Arc<dyn Any + Send + Sync>) -> Self {
+        Self {
+            sleepers: Mutex::default(),
+            wake: Condvar::new(),
+            eventfd: Mutex::default(),
+            background: Background::default(),
+            _driver: driver,
+            _memory: memory,
+        }
+    }
+
+    pub(super) fn background(&self) -> &Background {
+        &self.background
+    }
+}
+
+/// No code here panics with a lock held; if a callee does, the data is still whole.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A short lock.
+pub(super) struct ShortLock<T>(Mutex<T>);
+
+impl<T> Lock<T> for ShortLock<T> {
+    fn new(value: T) -> Self {
+        Self(Mutex::new(value))
+    }
+
+    #[inline]
+    fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+        f(&mut lock(&self.0))
+    }
+}
+
+/// An open file: a descriptor of its own, so that the application may close or reuse its number meanwhile.
+#[derive(Clone, Debug)]
+pub(super) struct ProcessFile(Arc<OwnedFd>);
+
+impl HostFile for ProcessFile {
+    fn target(&self) -> usize {
+        usize::try_from(self.0.as_raw_fd()).map_or(0, |fd| fd.saturating_add(1))
+    }
+}
+
+impl Host for ProcessHost {
+    type Mem = Mapped;
+    type Lock<T: Send> = ShortLock<T>;
+    type Array<T: Send> = Box<[T]>;
+    type File = ProcessFile;
+
+    fn array<T: Send>(len: usize, make: impl FnMut(usize) -> T) -> Result<Box<[T]>, Errno> {
+        let mut items = Vec::new();
+        items.try_reserve_exact(len).map_err(|_| Errno::ENOMEM)?;
+        items.extend((0..len).map(make));
+        Ok(items.into_boxed_slice())
+    }
+
+    unsafe fn copy_from_user(&self, dst: *mut u8, addr: u64, len: usize) -> Result<(), Errno> {
+        let src = user_pointer(addr, len)?;
+        // SAFETY: an entry with a raw address is pushed by `unsafe` code that vouches for it; `dst` by contract. The bytes may be
+        // written by other threads of the application meanwhile; they are the application's own.
+        unsafe { std::ptr::copy(src, dst, len) };
+        Ok(())
+    }
+
+    unsafe fn copy_to_user(&self, addr: u64, src: *const u8, len: usize) -> Result<(), Errno> {
+        let dst = user_pointer(addr, len)?;
+        // SAFETY: as above.
+        unsafe { std::ptr::copy(src, dst, len) };
+        Ok(())
+    }
+
+    fn file(&self, fd: i32) -> Result<ProcessFile, Errno> {
+        if fd < 0 {
+            return Err(Errno::EBADF);
+        }
+        // SAFETY: only lent to fcntl, which checks it.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        let own = rustix::io::fcntl_dupfd_cloexec(fd, 0).map_err(errno)?;
+        Ok(ProcessFile(Arc::new(own)))
+    }
+
+    fn set_eventfd(&self, fd: Option<i32>) -> Result<(), Errno> {
+        let own = match fd {
+            None => None,
+            Some(fd) => {
+                let link = std::fs::read_link(format!("/proc/self/fd/{fd}")).map_err(|_| Errno::EBADF)?;
+                if link.as_os_str() != "anon_inode:[eventfd]" {
+                    return Err(Errno::EINVAL);
+                }
+                // SAFETY: only lent to fcntl, which checks it.
+                let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+                Some(rustix::io::fcntl_dupfd_cloexec(fd, 0).map_err(errno)?)
+            }
+        };
+        *lock(&self.eventfd) = own;
+        Ok(())
+    }
+
+    fn notify(&self, whom: Notify) {
+        if whom.waiters {
+            // Taken, so that a sleeper that has just looked is asleep before it is woken.
+            drop(lock(&self.sleepers));
+            self.wake.notify_all();
+        }
+        if whom.eventfd
+            && let Some(fd) = &*lock(&self.eventfd)
+        {
+            // EAGAIN: the counter is full, so the reader has enough to wake up to.
+            let _ = rustix::io::write(fd, &1u64.to_ne_bytes());
+        }
+    }
+
+    fn work(ring: &Ring<Self>) {
+        background::ring(ring);
+    }
+
+    fn alarm(ring: &Ring<Self>, at_ns: u64) {
+        background::alarm(ring, at_ns);
+    }
+
+    fn now_ns(&self) -> u64 {
+        now_ns()
+    }
+
+    fn wait(&self, deadline: Option<u64>, ready: &mut dyn FnMut() -> bool) -> Waited {
+        let mut guard = lock(&self.sleepers);
+        loop {
+            // `ready` takes the completion lock; nobody takes `sleepers` with that one held.
+            if ready() {
+                return Waited::Ready;
+            }
+            guard = match deadline {
+                None => self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner),
+                Some(at) => {
+                    let left = at.saturating_sub(now_ns());
+                    if left == 0 {
+                        return Waited::Timeout;
+                    }
+                    self.wake.wait_timeout(guard, Duration::from_nanos(left)).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    unsafe fn free(ring: NonNull<Ring<Self>>) {
+        // SAFETY: rings of this host are leaked boxes, and this was the last reference.
+        drop(unsafe { Box::from_raw(ring.as_ptr()) });
+    }
+}
+
+fn user_pointer(addr: u64, len: usize) -> Result<*mut u8, Errno> {
+    let addr = usize::try_from(addr).map_err(|_| Errno::EFAULT)?;
+    // The first page is never mapped; beyond that an address is taken at its word.
+    if len > 0 && addr < 4096 {
+        return Err(Errno::EFAULT);
+    }
+    Ok(std::ptr::with_exposed_provenance_mut(addr))
+}
+
+pub(super) fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    u64::try_from(now.tv_sec)
+        .unwrap_or(0)
+        .saturating_mul(1_000_000_000)
+        .saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+fn errno(errno: rustix::io::Errno) -> Errno {
+    Errno::new(errno.raw_os_error()).unwrap_or(Errno::EIO)
+}

@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The ring and its halves.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sq_uapi::consts::setup_flags;
+use sq_uapi::{Errno, KernelWord, Mapped, SqSetup, UserMem, ioctl};
+
+use crate::backend::{Door, Opened};
+use crate::builder::Builder;
+use crate::entry::{Completion, Entry, RawEntry};
+use crate::error::{Error, PushError};
+use crate::pool::Pool;
+use crate::ring::{Consumer, Producer};
+use crate::submitter::{Submitter, Wait};
+
+/// What the halves of a ring share. Dropped with the last of them: then the ring is quiesced, closed and unmapped, in this order.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) door: Box<dyn Door>,
+    pub(crate) mem: Mapped,
+    pub(crate) setup: SqSetup,
+    /// Doorbells that the submitting half rang and could do without.
+    pub(crate) rung: AtomicU64,
+    pub(crate) avoided: AtomicU64,
+    /// Set for good when a safe layer has taken the pool: see [`crate::safe`].
+    pub(crate) pool_taken: AtomicBool,
+    pool: Option<std::ptr::NonNull<u8>>,
+    _mappings: crate::backend::Mappings,
+}
+
+// SAFETY: `pool` is an address in a mapping that lives as long as this; see `Pool` for what is done with it. The rest is Send.
+unsafe impl Send for Shared {}
+// SAFETY: as above: the rest is Sync.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    fn flag(&self, flag: u32) -> bool {
+        self.setup.flags & flag != 0
+    }
+
+    /// The bare doorbell.
+    fn bell(&self) -> Result<u32, Errno> {
+        self.rung.fetch_add(1, Ordering::Relaxed);
+        self.door.call(ioctl::ENTER, &mut [])
+    }
+}
+
+/// A ring: both halves in one hand.
+#[derive(Debug)]
+pub struct Ring {
+    sq: SubmissionQueue,
+    cq: CompletionQueue,
+    submitter: Submitter,
+}
+
+impl Ring {
+    /// A ring of `sq_entries` submission entries (rounded up to a power of two), to be shaped further.
+    pub fn builder(sq_entries: u32) -> Builder {
+        Builder::new(sq_entries)
+    }
+
+    pub(crate) fn new(opened: Opened, setup: &SqSetup) -> Self {
+        let Opened { door, mem, pool, _mappings } = opened;
+        let shared = Arc::new(Shared {
+            door,
+            mem,
+            setup: *setup,
+            rung: AtomicU64::new(0),
+            avoided: AtomicU64::new(0),
+            pool_taken: AtomicBool::new(false),
+            pool,
+            _mappings,
+        });
+        Self {
+            sq: SubmissionQueue { producer: Producer::new(setup.sq_entries), shared: Arc::clone(&shared) },
+            cq: CompletionQueue { consumer: Consumer::new(), shared: Arc::clone(&shared) },
+            submitter: Submitter::new(shared),
+        }
+    }
+
+    /// The halves. Each can go to a thread of its own; the ring is closed when the last is dropped.
+    ///
+    /// Neither can be had twice, so two threads cannot both submit through it, or both reap:
+    ///
+    /// ```compile_fail
+    /// # use liburing_shm::*;
+    /// # let ring = Ring::builder(4).build(&Backend::embedded(sq_null::Null).unwrap()).unwrap();
+    /// let (_, sq, _) = ring.split();
+    /// std::thread::scope(|s| {
+    ///     s.spawn(|| sq.submit());
+    ///     s.spawn(|| sq.submit());
+    /// });
+    /// ```
+    #[must_use]
+    pub fn split(self) -> (Submitter, SubmissionQueue, CompletionQueue) {
+        (self.submitter, self.sq, self.cq)
+    }
+
+    /// The submitting half.
+    pub fn submission(&mut self) -> &mut SubmissionQueue {
+        &mut self.sq
+    }
+
+    /// The reaping half.
+    pub fn completion(&mut self) -> &mut CompletionQueue {
+        &mut self.cq
+    }
+
+    /// What both halves may do.
+    #[must_use]
+    pub fn submitter(&self) -> &Submitter {
+        &self.submitter
+    }
+
+    /// As [`SubmissionQueue::submit`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn submit(&mut self) -> Result<u32, Error> {
+        self.sq.submit()
+    }
+
+    /// As [`SubmissionQueue::submit_and_wait`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn submit_and_wait(&mut self, completions: u32) -> Result<u32, Error> {
+        self.sq.submit_and_wait(completions)
+    }
+}
+
+/// The submitting half. There is one for a ring.
+#[derive(Debug)]
+pub struct SubmissionQueue {
+    producer: Producer,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl SubmissionQueue {
+    /// Entries that the queue holds.
+    #[must_use]
+    pub fn capacity(&self) -> u32 {
+        self.shared.setup.sq_entries
+    }
+
+    /// Entries that can be pushed before it is full.
+    pub fn room(&mut self) -> u32 {
+        self.producer.room(&self.shared.mem)
+    }
+
+    /// Writes an entry. It is not visible to the kernel side before [`SubmissionQueue::submit`].
+    ///
+    /// # Errors
+    ///
+    /// [`PushError::Full`]; [`PushError::TooWide`] for a 128-byte entry on a ring of 64-byte ones.
+    #[inline]
+    pub fn push(&mut self, entry: Entry) -> Result<(), PushError> {
+        match entry.rest {
+            None => self.producer.push(&self.shared.mem, entry.sqe.to_words())?,
+            Some(rest) => {
+                if !self.shared.flag(setup_flags::SQE128) {
+                    return Err(PushError::TooWide);
+                }
+                self.producer.push_wide(&self.shared.mem, entry.sqe.to_words(), rest)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes an entry that carries a raw address.
+    ///
+    /// ```compile_fail
+    /// # use liburing_shm::*;
+    /// # let mut ring = Ring::builder(4).build(&Backend::embedded(sq_null::Null).unwrap()).unwrap();
+    /// let mut byte = 0u8;
+    /// let read = opcode::Read::new(opcode::Target::Device, &mut byte, 1).build();
+    /// ring.submission().push(read);
+    /// ```
+    ///
+    /// # Safety
+    ///
+    /// Until the entry's completion has been reaped, or QUIESCE has returned 0 for the ring, the memory that it leads to (the
+    /// bytes, and for a vectored operation the vector, until it is accepted) is valid for what the operation does with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`SubmissionQueue::push`].
+    #[inline]
+    pub unsafe fn push_raw(&mut self, entry: RawEntry) -> Result<(), PushError> {
+        self.push(entry.0)
+    }
+
+    /// Publishes what was pushed and rings the doorbell if it has to be rung. Returns how many entries were published.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Call`]: `EBADFD` if the ring is broken or not enabled, `ESHUTDOWN` if it was quiesced, `EBUSY` if it waits for
+    /// completion slots and there is nothing to reap (the entries stay published).
+    #[inline]
+    pub fn submit(&mut self) -> Result<u32, Error> {
+        let fresh = self.producer.publish(&self.shared.mem);
+        if fresh > 0 && self.wants_bell() {
+            self.shared.bell().map_err(|errno| Error::Call { what: "submit", errno })?;
+        }
+        Ok(fresh)
+    }
+
+    /// As [`SubmissionQueue::submit`], and then waits, in the same call, until `completions` are there to reap.
+    ///
+    /// # Errors
+    ///
+    /// As [`SubmissionQueue::submit`]; `EINTR` if a signal ended the wait, `EBUSY` if completions have to be reaped before more can come.
+    pub fn submit_and_wait(&mut self, completions: u32) -> Result<u32, Error> {
+        let fresh = self.producer.publish(&self.shared.mem);
+        // In one call with the doorbell, whether that is needed or not.
+        Submitter::enter(&self.shared, &Wait::new(completions))?;
+        Ok(fresh)
+    }
+
+    /// Whether a doorbell has to be rung for what was just published (BELL-1, BELL-2).
+    fn wants_bell(&self) -> bool {
+        if !self.shared.flag(setup_flags::SQPOLL | setup_flags::WORKER) {
+            return true;
+        }
+        let wants = self.producer.needs_doorbell(&self.shared.mem);
+        if !wants {
+            self.shared.avoided.fetch_add(1, Ordering::Relaxed);
+        }
+        wants
+    }
+
+    /// A submitting half that many threads share.
+    #[must_use]
+    pub fn share(self) -> SharedSubmissionQueue {
+        SharedSubmissionQueue(Arc::new(Mutex::new(self)))
+    }
+}
+
+/// A submitting half that many threads share: entries are pushed and published under one lock, a batch at a time.
+#[derive(Clone, Debug)]
+pub struct SharedSubmissionQueue(Arc<Mutex<SubmissionQueue>>);
+
+impl SharedSubmissionQueue {
+    /// Pushes and publishes a batch, whole or not at all, and rings the doorbell if it has to be rung (outside the lock).
+    ///
+    /// # Errors
+    ///
+    /// [`PushError::Full`] if there is no room for the whole batch; else as [`SubmissionQueue::submit`].
+    pub fn submit(&self, batch: &[Entry]) -> Result<(), Error> {
+        let shared = {
+            // The queue is whole whatever its last holder did: a push is one store of an index.
+            let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let sq = &mut *guard;
+            if (sq.room() as usize) < batch.len() {
+                return Err(PushError::Full.into());
+            }
+            for entry in batch {
+                sq.push(*entry)?;
+            }
+            if sq.producer.publish(&sq.shared.mem) == 0 || !sq.wants_bell() {
+                return Ok(());
+            }
+            Arc::clone(&sq.shared)
+        };
+        shared.bell().map_err(|errno| Error::Call { what: "submit", errno })?;
+        Ok(())
+    }
+}
+
+/// The reaping half. There is one for a ring.
+#[derive(Debug)]
+pub struct CompletionQueue {
+    consumer: Consumer,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl CompletionQueue {
+    /// Completions that are there to reap.
+    pub fn ready(&mut self) -> u32 {
+        self.consumer.ready(&self.shared.mem)
+    }
+
+    /// Takes out what is there now. The slots go back to the kernel side, all at once, when the iterator is dropped.
+    #[inline]
+    pub fn reap(&mut self) -> Reap<'_> {
+        self.consumer.ready(&self.shared.mem);
+        Reap(self)
+    }
+
+    /// Whether the kernel side has declared the ring broken.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.shared.mem.load_kernel(KernelWord::Broken) != 0
+    }
+}
+
+impl<'a> IntoIterator for &'a mut CompletionQueue {
+    type Item = Completion;
+    type IntoIter = Reap<'a>;
+
+    fn into_iter(self) -> Reap<'a> {
+        self.reap()
+    }
+}
+
+/// The completions that were there when it was made.
+#[derive(Debug)]
+pub struct Reap<'a>(&'a mut CompletionQueue);
+
+impl Iterator for Reap<'_> {
+    type Item = Completion;
+
+    #[inline]
+    fn next(&mut self) -> Option<Completion> {
+        self.0.consumer.pop(&self.0.shared.mem).map(Completion::from_words)
+    }
+}
+
+impl Drop for Reap<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.0.consumer.release(&self.0.shared.mem) {
+            // The ring waited for slots. If it is broken by now, the next submit says so.
+            let _ = self.0.shared.bell();
+        }
+    }
+}
+
+impl Shared {
+    /// The pool, if the ring has one.
+    pub(crate) fn pool(self: &Arc<Self>) -> Option<Pool> {
+        // A safe layer lends slices of the pool, which nobody else may then write.
+        if self.pool_taken.load(Ordering::Relaxed) {
+            return None;
+        }
+        let count = u16::try_from(self.setup.buf_count).unwrap_or(u16::MAX);
+        Some(Pool::new(self.pool?, count, self.setup.buf_bytes, Arc::clone(self)))
+    }
+}

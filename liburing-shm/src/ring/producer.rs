@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The producing end of the submission queue.
+
+use core::fmt;
+
+use sq_uapi::consts::sq_state;
+use sq_uapi::{Fence, KernelWord, UserMem, UserWord};
+
+/// The submission queue is full. Nothing was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the submission queue is full: submit, then push again")
+    }
+}
+
+impl std::error::Error for Full {}
+
+/// Writes entries and publishes them. There is one for a ring.
+#[derive(Debug)]
+pub struct Producer {
+    entries: u32,
+    /// Entries written, free-running. `sq_tail` is stored from it and never loaded (IDX-2).
+    tail: u32,
+    /// What has been published of it.
+    published: u32,
+    /// `sq_head` as of the last look: a lower bound.
+    head: u32,
+}
+
+impl Producer {
+    /// The producer of a ring of `entries` entries that nobody has used yet.
+    #[must_use]
+    pub const fn new(entries: u32) -> Self {
+        Self { entries, tail: 0, published: 0, head: 0 }
+    }
+
+    /// Entries that can be written before the queue is full, as of now.
+    pub fn room<M: UserMem>(&mut self, mem: &M) -> u32 {
+        self.head = mem.load_kernel(KernelWord::SqHead);
+        self.entries.saturating_sub(self.tail.wrapping_sub(self.head))
+    }
+
+    /// Entries written but not published.
+    #[must_use]
+    pub const fn pending(&self) -> u32 {
+        self.tail.wrapping_sub(self.published)
+    }
+
+    /// Writes an entry.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] if the kernel side has not consumed enough.
+    #[inline]
+    pub fn push<M: UserMem>(&mut self, mem: &M, words: [u64; 8]) -> Result<(), Full> {
+        self.reserve(mem)?;
+        mem.write_sqe(self.tail, words);
+        // On a ring with 128-byte entries the rest of the slot may hold an old entry's.
+        mem.write_sqe_tail(self.tail, [0; 8]);
+        self.tail = self.tail.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Writes a 128-byte entry, on a ring that has such.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] if the kernel side has not consumed enough.
+    pub fn push_wide<M: UserMem>(&mut self, mem: &M, words: [u64; 8], rest: [u64; 8]) -> Result<(), Full> {
+        self.reserve(mem)?;
+        mem.write_sqe(self.tail, words);
+        mem.write_sqe_tail(self.tail, rest);
+        self.tail = self.tail.wrapping_add(1);
+        Ok(())
+    }
+
+    #[inline]
+    fn reserve<M: UserMem>(&mut self, mem: &M) -> Result<(), Full> {
+        // The cached head decides while it can; the shared one is loaded only when the queue looks full.
+        if self.tail.wrapping_sub(self.head) >= self.entries && self.room(mem) == 0 {
+            return Err(Full);
+        }
+        Ok(())
+    }
+
+    /// Publishes what was written, once for the batch (IDX-4). Returns how many entries that were.
+    #[inline]
+    pub fn publish<M: UserMem>(&mut self, mem: &M) -> u32 {
+        let fresh = self.pending();
+        if fresh > 0 {
+            mem.store_user(UserWord::SqTail, self.tail);
+            self.published = self.tail;
+        }
+        fresh
+    }
+
+    /// Whether the doorbell has to be rung for what was published (BELL-1). Only for rings that a worker or a polling thread
+    /// drains; a ring drained by its caller is always rung.
+    #[inline]
+    pub fn needs_doorbell<M: UserMem>(&self, mem: &M) -> bool {
+        // Either this sees NEED_WAKEUP, or the drain owner, after its own fence, sees the tail.
+        mem.user_fence(Fence::BellUser);
+        mem.load_kernel(KernelWord::SqState) & sq_state::NEED_WAKEUP != 0
+    }
+}
