@@ -7,7 +7,7 @@ set -eu
 rustc=$1 library=$2 sysroot=$3
 lib=lib/rustlib/x86_64-unknown-none/lib
 export RUSTC_BOOTSTRAP=1
-unset MAKEFLAGS # rustc would warn about the jobserver of make -j
+unset MAKEFLAGS MFLAGS CARGO_MAKEFLAGS # rustc would warn about the jobserver of make -j
 
 mkdir -p "$(dirname "$sysroot")"
 exec 9>"$sysroot.lock"

@@ -9,7 +9,7 @@ min=88 # 1.88: edition 2024 and the -Z flags that the kernel's mitigations need
 hint="Debian, Ubuntu: apt install rustc-web rust-web-src. rustup: rustup component add rust-src"
 why=""
 export RUSTC_BOOTSTRAP=1
-unset MAKEFLAGS # rustc would warn about the jobserver of make -j
+unset MAKEFLAGS MFLAGS CARGO_MAKEFLAGS # rustc would warn about the jobserver of make -j
 
 for rustc in ${RUSTC:-rustc /usr/bin/rustc "$HOME/.cargo/bin/rustc" /usr/local/bin/rustc}; do
 	rustc=$(command -v "$rustc") || continue

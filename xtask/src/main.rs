@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask`: the one front door for the project's chores.
+//!
+//! Everything it downloads or builds for a kernel lives in a cache outside the checkout; what is missing on the
+//! machine is installed with apt when that is allowed, and else named with the exact command.
+#![forbid(unsafe_code)]
+
+mod apt;
+mod ctx;
+mod kernel;
+mod module;
+mod objcheck;
+mod process;
+mod test;
+mod vm;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::ctx::Ctx;
+use crate::kernel::Kernel;
+
+/// Tests, kernel modules and virtual machines of the sq project.
+///
+/// Caches (kernels, headers, compiled core, module builds) are kept in $SQ_CACHE, by default ~/.cache/sq.
+/// A missing package is installed with apt when this user may (root, passwordless sudo); otherwise the
+/// exact command is printed and the chore fails. A missing rustup component skips its test stage, and
+/// fails it with CI=true.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Run the test stages: on this host, then in virtual machines
+    Test(test::Args),
+    /// Build the kernel modules, check their objects, and print where they are
+    Module {
+        /// Kernel to build for; repeat for several [default: 6.12]
+        #[arg(long, short, value_name = "K")]
+        kernel: Vec<Kernel>,
+    },
+    /// Boot a stock Debian kernel in QEMU: run the module's tests, a program, or a shell
+    #[command(subcommand)]
+    Vm(vm::Chore),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = Ctx::new().and_then(|ctx| match cli.chore {
+        Chore::Test(args) => test::run(&ctx, &args),
+        Chore::Module { kernel } => module::print_built(&ctx, &Kernel::or_default(&kernel)),
+        Chore::Vm(chore) => vm::run(&ctx, chore),
+    });
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Building the kernel modules, one output directory per kernel, by kmod-sq's own Makefile.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+use crate::apt;
+use crate::ctx::Ctx;
+use crate::kernel::Kernel;
+use crate::objcheck;
+use crate::process::{found, run};
+
+/// The modules built for one kernel.
+pub(crate) struct Built {
+    /// In the order in which they load: `sq.ko`, then its drivers.
+    pub(crate) modules: Vec<PathBuf>,
+    /// What the object checks measured, one line per Rust object.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Builds the modules for `kernel` and checks their objects.
+pub(crate) fn build(ctx: &Ctx, kernel: Kernel) -> Result<Built> {
+    apt::ensure(&["make", "gcc", "binutils", "util-linux"])?;
+    ensure_rust(ctx)?;
+    let headers = kernel.headers(ctx)?;
+    let out = ctx.checkout_cache("kmod").join(kernel.name());
+    fs::create_dir_all(&out)?;
+    // Two runs from one checkout take turns.
+    let mut make = Command::new("flock");
+    make.arg(ctx.checkout_cache("kmod").join(format!("{kernel}.lock"))).arg("make");
+    make.arg(format!("-j{}", std::thread::available_parallelism().map_or(1, usize::from)));
+    make.arg("-C").arg(ctx.root.join("kmod-sq"));
+    make.arg(format!("KDIR={}", headers.display())).arg(format!("OUT={}", out.display()));
+    make.arg(format!("SQ_CORE={}", ctx.cache.display())).arg("WERROR=1");
+    // Variables of an outer cargo or make would leak into Kbuild.
+    make.env_remove("MAKEFLAGS").env_remove("RUSTFLAGS");
+    let log = run(&format!("building modules for {kernel}"), &mut make)?;
+    // Kbuild, modpost and objtool warn and go on; here a warning is a failure. "WERROR" itself is no warning.
+    let warnings: Vec<&str> = log.lines().filter(|l| l.to_ascii_lowercase().contains("warning:")).collect();
+    if !warnings.is_empty() {
+        // make thinks that this build succeeded; the next must not be quiet because nothing is left to do.
+        fs::remove_dir_all(&out)?;
+        bail!("the build for {kernel} warns:\n{}", warnings.join("\n"));
+    }
+    let notes = objcheck::check(&out)?;
+    Ok(Built { modules: modules_in(&out)?, notes })
+}
+
+/// `cargo xtask module`
+pub(crate) fn print_built(ctx: &Ctx, kernels: &[Kernel]) -> Result<ExitCode> {
+    for &kernel in kernels {
+        let built = build(ctx, kernel)?;
+        for module in &built.modules {
+            println!("{}", module.display());
+        }
+        for note in &built.notes {
+            eprintln!("{kernel}: {note}");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Kbuild's own list says which modules this build made; files of an earlier one may lie beside them.
+fn modules_in(out: &Path) -> Result<Vec<PathBuf>> {
+    let order = out.join("modules.order");
+    let text = fs::read_to_string(&order).with_context(|| format!("no {}", order.display()))?;
+    Ok(text
+        .lines()
+        .filter_map(|line| Path::new(line).file_stem())
+        .map(|stem| out.join(stem).with_extension("ko"))
+        .collect())
+}
+
+/// The Makefile finds a compiler with its sources by itself; when there is none, Debian's is installed.
+fn ensure_rust(ctx: &Ctx) -> Result<()> {
+    let mut find = Command::new("sh");
+    find.arg(ctx.root.join("kmod-sq/scripts/find-rust.sh")).env("SQ_RUSTFLAGS", "--target x86_64-unknown-none");
+    let answer = crate::process::stdout(&mut find)?;
+    if !answer.starts_with("error:") {
+        return Ok(());
+    }
+    if !found("apt-get") {
+        bail!("{}", answer.trim());
+    }
+    apt::ensure(&["rustc-web", "rust-web-src"])
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What must not be in a Rust object that goes into the kernel, read from the object itself.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::process::stdout;
+
+/// C symbols that Rust code may call, besides the glue's own `sq_*`.
+const ALLOWED_UNDEFINED: &[&str] = &["memcpy", "memmove", "memset", "memcmp", "bcmp", "strlen", "__x86_return_thunk"];
+
+/// One thunk per register.
+const ALLOWED_PREFIXES: &[&str] = &["sq_", "__x86_indirect_thunk_"];
+
+/// What the kernel's x86-64 module loader applies (arch/x86/kernel/module.c); others are refused at load.
+const ALLOWED_RELOCATIONS: &[&str] = &[
+    "R_X86_64_NONE",
+    "R_X86_64_64",
+    "R_X86_64_32",
+    "R_X86_64_32S",
+    "R_X86_64_PC32",
+    "R_X86_64_PLT32",
+    "R_X86_64_PC64",
+];
+
+/// Checks each Rust object in the build directory `out`; returns one line of figures for each.
+///
+/// # Errors
+/// Lists every violation found in the first object that has one.
+pub(crate) fn check(out: &Path) -> Result<Vec<String>> {
+    let mut objects: Vec<_> = fs::read_dir(out)?
+        .filter_map(|e| Some(e.ok()?.path()))
+        .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().ends_with("_rust.o")))
+        .collect();
+    objects.sort();
+    if objects.is_empty() {
+        bail!("no Rust object (*_rust.o) in {}", out.display());
+    }
+    objects.iter().map(|object| check_object(object)).collect()
+}
+
+fn check_object(object: &Path) -> Result<String> {
+    let tool = |program: &str, args: &[&str]| stdout(Command::new(program).args(args).arg(object));
+    let code = tool("objdump", &["-d", "--no-show-raw-insn"])?;
+    let relocations = Relocations::parse(&tool("objdump", &["-r"])?);
+    let undefined = tool("nm", &["--undefined-only", "--format=just-symbols"])?;
+
+    let mut faults: Vec<String> = Vec::new();
+    faults.extend(vector_instructions(&code).map(|l| format!("vector register: {}", l.trim())).take(5));
+    faults.extend(
+        undefined.lines().filter(|s| !allowed(s)).map(|s| format!("undefined symbol not in the allow-list: {s}")),
+    );
+    faults.extend(
+        relocations
+            .kinds
+            .keys()
+            .filter(|k| !ALLOWED_RELOCATIONS.contains(&k.as_str()))
+            .map(|k| format!("relocation the loader refuses: {k}")),
+    );
+    let name = object.file_name().unwrap_or_default().to_string_lossy();
+    if !faults.is_empty() {
+        bail!("object check of {name}:\n  {}", faults.join("\n  "));
+    }
+    let mut note = format!("{name}: {} panicking call sites", relocations.panicking.len());
+    for site in &relocations.panicking {
+        note.push_str("\n    ");
+        note.push_str(site);
+    }
+    Ok(note)
+}
+
+fn vector_instructions(disassembly: &str) -> impl Iterator<Item = &str> {
+    disassembly.lines().filter(|l| ["%xmm", "%ymm", "%zmm"].iter().any(|r| l.contains(r)))
+}
+
+fn allowed(symbol: &str) -> bool {
+    ALLOWED_UNDEFINED.contains(&symbol) || ALLOWED_PREFIXES.iter().any(|p| symbol.starts_with(p))
+}
+
+/// The relocations of an object, as `objdump -r` prints them, debug information left out.
+struct Relocations {
+    /// Type to number of uses.
+    kinds: BTreeMap<String, usize>,
+    /// "section -> target" for each use of `core::panicking` from outside it.
+    panicking: Vec<String>,
+}
+
+impl Relocations {
+    fn parse(listing: &str) -> Self {
+        let mut this = Self { kinds: BTreeMap::new(), panicking: Vec::new() };
+        let mut section = "";
+        for line in listing.lines() {
+            if let Some(rest) = line.strip_prefix("RELOCATION RECORDS FOR [") {
+                section = rest.trim_end_matches("]:");
+                continue;
+            }
+            let mut words = line.split_whitespace();
+            let (Some(_offset), Some(kind), Some(target)) = (words.next(), words.next(), words.next()) else {
+                continue;
+            };
+            if section.starts_with(".debug") || !kind.starts_with("R_") {
+                continue;
+            }
+            *this.kinds.entry(kind.to_owned()).or_default() += 1;
+            // Elsewhere it is objtool's unwind table that names the function, not a call.
+            if section.starts_with(".text") && is_panicking(target) && !is_panicking(section) {
+                this.panicking.push(format!("{section} -> {target}"));
+            }
+        }
+        this
+    }
+}
+
+/// Both of rustc's manglings spell the module `4core9panicking`, the newer with `Nt` and a hash around `core`.
+fn is_panicking(name: &str) -> bool {
+    name.contains("4core9panicking")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Relocations, allowed, vector_instructions};
+
+    #[test]
+    fn relocations_are_counted_and_panics_found_outside_core() {
+        let listing = "\n\
+            RELOCATION RECORDS FOR [.text.sq_selftest]:\n\
+            OFFSET           TYPE              VALUE\n\
+            0000000000000007 R_X86_64_PLT32    memset-0x4\n\
+            0000000000000012 R_X86_64_PLT32    .text._RNvNtCs2DxGA1hvVcO_4core9panicking18panic_bounds_check-0x4\n\
+            RELOCATION RECORDS FOR [.text._RNvNtCs2DxGA1hvVcO_4core9panicking18panic_bounds_check]:\n\
+            0000000000000012 R_X86_64_GOTPCREL .text._RNvNtCs2DxGA1hvVcO_4core9panicking9panic_fmt-0x4\n\
+            RELOCATION RECORDS FOR [.debug_info]:\n\
+            0000000000000012 R_X86_64_DTPOFF64 x\n";
+        let found = Relocations::parse(listing);
+        assert_eq!(found.kinds.get("R_X86_64_PLT32"), Some(&2));
+        assert_eq!(found.kinds.get("R_X86_64_GOTPCREL"), Some(&1));
+        assert_eq!(found.kinds.len(), 2);
+        assert_eq!(found.panicking.len(), 1);
+    }
+
+    #[test]
+    fn symbols_and_registers() {
+        assert!(allowed("sq_wake") && allowed("__x86_indirect_thunk_r11") && !allowed("__udivti3"));
+        assert_eq!(vector_instructions("mov %rax,%rbx\nmovups %xmm0,(%rax)").count(), 1);
+    }
+}

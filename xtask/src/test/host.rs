@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The stages that need no kernel: the compiler's opinion, the tests, the documentation, and loom.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::stage::{Missing, Outcome, Stage};
+use crate::ctx::Ctx;
+use crate::process::{capture, found, tail};
+
+/// The models must stay small enough to be run with every change.
+const LOOM_LIMIT: Duration = Duration::from_secs(300);
+
+/// In the order of their cost: what fails often and fast comes first.
+pub(crate) fn stages() -> Vec<Stage> {
+    vec![
+        Stage::new("fmt", "cargo fmt --check", |ctx| {
+            let mut cargo = component(ctx, "fmt", "rustfmt")?;
+            cargo.args(["--all", "--check", "--", "--color=never"]);
+            outcome("fmt", &mut cargo)
+        }),
+        Stage::new("clippy", "cargo clippy, warnings denied", |ctx| {
+            let mut cargo = component(ctx, "clippy", "clippy")?;
+            cargo.args(["--workspace", "--all-targets", "--", "-Dwarnings"]);
+            outcome("clippy", &mut cargo)
+        }),
+        Stage::new("test", "unit and integration tests, the C header's check among them", tests),
+        Stage::new("doctest", "the examples in the documentation", |ctx| {
+            outcome("doctest", cargo(ctx).args(["test", "--workspace", "--doc"]))
+        }),
+        Stage::new("doc", "rustdoc, warnings denied", |ctx| {
+            let mut cargo = cargo(ctx);
+            cargo.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-Dwarnings");
+            outcome("doc", &mut cargo)
+        }),
+        Stage::new("loom", "every interleaving of the ring's two halves", loom),
+    ]
+}
+
+fn tests(ctx: &Ctx) -> Result<Outcome> {
+    let mut cargo = cargo(ctx);
+    if found("cargo-nextest") {
+        cargo.args(["nextest", "run", "--workspace", "--no-tests=pass", "--no-fail-fast"]);
+        cargo.args(["--status-level=skip", "--final-status-level=slow"]);
+    } else {
+        cargo.args(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]);
+    }
+    outcome("test", &mut cargo)
+}
+
+/// Loom replaces the atomics of both halves by `--cfg loom`; its own target directory keeps the others warm.
+fn loom(ctx: &Ctx) -> Result<Outcome> {
+    let mut cargo = cargo(ctx);
+    cargo.args(["test", "--release", "-p", "sq-conformance", "--test", "loom*"]);
+    cargo.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", ctx.root.join("target/loom"));
+    let start = Instant::now();
+    let mut outcome = outcome("loom", &mut cargo)?;
+    if start.elapsed() > LOOM_LIMIT {
+        outcome.ok = false;
+        outcome.log.push_str("\nthe loom models took longer than their 5 minutes: bound them");
+    }
+    Ok(outcome)
+}
+
+fn cargo(ctx: &Ctx) -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(&ctx.root).env("CARGO_TERM_COLOR", "never");
+    cargo
+}
+
+/// `cargo NAME`, when the toolchain has it.
+fn component(ctx: &Ctx, name: &str, component: &str) -> Result<Command> {
+    let mut probe = cargo(ctx);
+    if !probe.args([name, "--version"]).output().is_ok_and(|o| o.status.success()) {
+        return Err(Missing(format!("cargo {name} is missing; run: rustup component add {component}")).into());
+    }
+    let mut cargo = cargo(ctx);
+    cargo.arg(name);
+    Ok(cargo)
+}
+
+fn outcome(name: &str, command: &mut Command) -> Result<Outcome> {
+    let output = capture(name, command)?;
+    Ok(Outcome {
+        ok: output.ok,
+        skips: skips(&output.text),
+        log: if output.ok { String::new() } else { tail(&output.text, 120) },
+    })
+}
+
+/// What libtest calls "ignored" and nextest "SKIP".
+fn skips(text: &str) -> Vec<String> {
+    let is_skip =
+        |line: &&str| line.starts_with("SKIP ") || (line.starts_with("test ") && line.contains(" ... ignored"));
+    text.lines().map(str::trim).filter(is_skip).map(str::to_owned).collect()
+}

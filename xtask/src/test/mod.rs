@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask test`: the stages, one after another, and a table at the end.
+
+mod host;
+mod stage;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use crate::ctx::Ctx;
+use crate::kernel::Kernel;
+use crate::module;
+use crate::vm;
+use stage::{Outcome, Report, Stage};
+
+/// What the test command takes.
+///
+/// Stages: fmt clippy doc test doctest loom, then for each kernel K: module-K and vm-K. A failed stage does not stop
+/// the others, but makes the exit code non-zero.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only what needs neither QEMU nor kernel headers
+    #[arg(long)]
+    host: bool,
+    /// Only these stages, in their usual order; "vm" and "module" stand for all of theirs
+    #[arg(long, num_args = 1.., value_name = "NAME")]
+    stage: Vec<String>,
+    /// Kernels to build for and to boot [default: build for all, boot 6.12 6.1 6.12-rt]
+    #[arg(long, short, value_name = "K")]
+    kernel: Vec<Kernel>,
+    /// List the stages and stop
+    #[arg(long)]
+    list: bool,
+}
+
+pub(crate) fn run(ctx: &Ctx, args: &Args) -> Result<ExitCode> {
+    let mut stages = host::stages();
+    if !args.host {
+        stages.extend(kernel_stages(&args.kernel));
+    }
+    select(&mut stages, &args.stage)?;
+    if args.list {
+        stages.iter().for_each(|stage| println!("{:14} {}", stage.name, stage.what));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut report = Report::default();
+    for stage in stages {
+        report.run(ctx, stage);
+    }
+    print!("{report}");
+    Ok(if report.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn kernel_stages(chosen: &[Kernel]) -> Vec<Stage> {
+    let or = |default: &[Kernel]| {
+        if chosen.is_empty() { default.to_vec() } else { chosen.to_vec() }
+    };
+    let modules = or(&Kernel::ALL).into_iter().map(|kernel| {
+        Stage::new(&format!("module-{kernel}"), "compile the modules and check their objects", move |ctx| {
+            let built = module::build(ctx, kernel)?;
+            Ok(Outcome { log: built.notes.join("\n"), ..Outcome::default() })
+        })
+    });
+    let guests = or(&Kernel::BOOTED).into_iter().map(|kernel| {
+        Stage::new(
+            &format!("vm-{kernel}"),
+            "load the modules in a guest, run the conformance suite on the devices",
+            move |ctx| {
+                let summary = vm::run_suite(ctx, kernel, &vm::conformance_programs(ctx)?)?;
+                Ok(Outcome { ok: summary.failed == 0, skips: summary.skips, log: summary.table })
+            },
+        )
+    });
+    modules.chain(guests).collect()
+}
+
+fn select(stages: &mut Vec<Stage>, names: &[String]) -> Result<()> {
+    let wanted = |stage: &Stage, name: &str| stage.name == name || stage.name.split('-').next() == Some(name);
+    for name in names {
+        if !stages.iter().any(|stage| wanted(stage, name)) {
+            let known: Vec<&str> = stages.iter().map(|s| s.name.as_str()).collect();
+            bail!("no stage is called {name}; there are: {}", known.join(" "));
+        }
+    }
+    if !names.is_empty() {
+        stages.retain(|stage| names.iter().any(|name| wanted(stage, name)));
+    }
+    Ok(())
+}

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One boot of a guest: jobs in, results out.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::dmesg;
+use super::initramfs::Initramfs;
+use super::qemu::{EXIT_BY_GUEST, Machine};
+use crate::apt;
+use crate::ctx::Ctx;
+use crate::kernel::Kernel;
+use crate::process::{spinner, stdout, tail};
+
+/// Boot, and sending the results home, on a busy host.
+const OVERHEAD: Duration = Duration::from_secs(90);
+
+/// A shell line that a guest runs in /w, and how long it may take.
+pub(crate) struct Job {
+    pub(crate) name: String,
+    pub(crate) line: String,
+    pub(crate) timeout: Duration,
+    /// As uid 1000 instead of root.
+    pub(crate) user: bool,
+}
+
+impl Job {
+    pub(crate) fn new(name: &str, line: String, timeout: Duration) -> Self {
+        Self { name: name.to_owned(), line, timeout, user: false }
+    }
+}
+
+/// What a job left behind.
+pub(crate) struct JobResult {
+    pub(crate) name: String,
+    /// Exit code; 137 is "killed at its timeout".
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    /// Lines of dmesg, written while it ran, that speak of a fault.
+    pub(crate) complaints: Vec<String>,
+}
+
+/// All results of one boot; its directory goes when this goes.
+pub(crate) struct Results {
+    pub(crate) jobs: Vec<JobResult>,
+    dir: PathBuf,
+}
+
+impl Results {
+    /// Copies the files that jobs left in /w/out to `target`.
+    pub(crate) fn save_files(&self, target: &Path) -> Result<()> {
+        fs::create_dir_all(target)?;
+        stdout(Command::new("cp").arg("-r").arg(self.dir.join("out/files/.")).arg(target))?;
+        Ok(())
+    }
+}
+
+impl Drop for Results {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A guest to be booted.
+pub(crate) struct Guest {
+    kernel: Kernel,
+    image: PathBuf,
+    pub(crate) files: Initramfs,
+    pub(crate) jobs: Vec<Job>,
+    pub(crate) icount: bool,
+    pub(crate) cpu: String,
+    pub(crate) mem_mib: u32,
+    pub(crate) append: String,
+}
+
+impl Guest {
+    pub(crate) fn new(ctx: &Ctx, kernel: Kernel) -> Result<Self> {
+        apt::ensure(&["qemu-system-x86"])?;
+        Ok(Self {
+            kernel,
+            image: kernel.image(ctx)?,
+            files: Initramfs::new(ctx)?,
+            jobs: Vec::new(),
+            icount: false,
+            cpu: "max".to_owned(),
+            mem_mib: 512,
+            append: String::new(),
+        })
+    }
+
+    /// Adds the modules, and one job each that loads it.
+    pub(crate) fn load_modules(&mut self, modules: &[PathBuf]) -> Result<()> {
+        for module in modules {
+            let name = module.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let data = fs::read(module).with_context(|| format!("cannot read {}", module.display()))?;
+            self.files.add(&format!("lib/modules/{name}"), data, 0o644);
+            let line = format!("insmod /lib/modules/{name}");
+            self.jobs.push(Job::new(&format!("insmod {name}"), line, Duration::from_secs(20)));
+        }
+        Ok(())
+    }
+
+    /// Boots, runs the jobs, and returns what they left.
+    ///
+    /// # Errors
+    /// When the guest does not finish: it panicked, hung, or could not boot. The console's end is in the error.
+    pub(crate) fn boot(mut self, ctx: &Ctx) -> Result<Results> {
+        let dir = scratch(ctx)?;
+        let results = Results { jobs: Vec::new(), dir: dir.clone() };
+        let machine_files = self.write(&dir)?;
+        let limit = OVERHEAD + self.jobs.iter().map(|j| j.timeout).sum::<Duration>();
+        let label = format!("guest {}", self.kernel);
+        let (code, console) = watch(&label, self.machine(&machine_files, false).command(), limit)?;
+        let out = dir.join("out");
+        fs::create_dir_all(&out)?;
+        // Without its sentinel the archive proves nothing: panic and power-off look like success to QEMU.
+        let unpacked = stdout(Command::new("tar").arg("xf").arg(&machine_files.results).arg("-C").arg(&out));
+        if unpacked.is_err() || !out.join("done").is_file() {
+            let why = match code {
+                None => format!("did not finish within {} s", limit.as_secs()),
+                Some(EXIT_BY_GUEST) => "finished, but its results are incomplete".to_owned(),
+                Some(0) => "panicked or powered off".to_owned(),
+                Some(other) => format!("ended with QEMU's status {other}"),
+            };
+            bail!("the {} guest {why}; its console:\n{}", self.kernel, tail(&console, 60));
+        }
+        collect(self.jobs, &out, results)
+    }
+
+    /// Boots into a shell on this terminal.
+    pub(crate) fn shell(mut self, ctx: &Ctx) -> Result<()> {
+        let dir = scratch(ctx)?;
+        self.files.add("sq/shell", Vec::new(), 0o644);
+        let machine_files = self.write(&dir)?;
+        let status = self.machine(&machine_files, true).command().status().context("cannot run qemu-system-x86_64")?;
+        fs::remove_dir_all(&dir)?;
+        if status.code() != Some(EXIT_BY_GUEST) {
+            bail!("the guest ended by itself ({status})");
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, dir: &Path) -> Result<MachineFiles> {
+        for (number, job) in self.jobs.iter().enumerate() {
+            let base = format!("sq/jobs/{number:03}");
+            self.files.add(&format!("{base}/name"), job.name.clone().into(), 0o644);
+            self.files.add(&format!("{base}/run"), format!("{}\n", job.line).into(), 0o644);
+            self.files.add(&format!("{base}/timeout"), job.timeout.as_secs().to_string().into(), 0o644);
+            if job.user {
+                self.files.add(&format!("{base}/user"), Vec::new(), 0o644);
+            }
+        }
+        let files = MachineFiles { initrd: dir.join("initrd"), results: dir.join("results.tar") };
+        fs::write(&files.initrd, self.files.encode())?;
+        Ok(files)
+    }
+
+    fn machine<'a>(&'a self, files: &'a MachineFiles, interactive: bool) -> Machine<'a> {
+        Machine {
+            kernel: &self.image,
+            initrd: &files.initrd,
+            results: &files.results,
+            cpu: &self.cpu,
+            mem_mib: self.mem_mib,
+            icount: self.icount,
+            append: &self.append,
+            interactive,
+        }
+    }
+}
+
+struct MachineFiles {
+    initrd: PathBuf,
+    results: PathBuf,
+}
+
+fn scratch(ctx: &Ctx) -> Result<PathBuf> {
+    let unique = format!("{}-{:?}", std::process::id(), thread::current().id());
+    let dir = ctx.cache.join("run").join(unique.replace(['(', ')'], "-"));
+    fs::create_dir_all(&dir)?;
+    Ok(dir)
+}
+
+/// Runs QEMU until it ends (its status) or `limit` is over (`None`); returns its console as well.
+fn watch(label: &str, mut qemu: Command, limit: Duration) -> Result<(Option<i32>, String)> {
+    let bar = spinner(label);
+    let (reader, writer) = std::io::pipe()?;
+    let mut child = qemu
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone()?)
+        .stderr(writer)
+        .spawn()
+        .context("cannot run qemu-system-x86_64")?;
+    drop(qemu); // with it go our copies of the pipe's write end
+    let (lines, console) = mpsc::channel();
+    let pump = thread::spawn(move || {
+        for line in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+            if lines.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    let deadline = Instant::now() + limit;
+    let mut text = String::new();
+    let finished = loop {
+        match console.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => {
+                if let Some(job) = line.split("sq-job ").nth(1) {
+                    bar.set_message(job.to_owned());
+                }
+                text.push_str(&line);
+                text.push('\n');
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => break true,
+            Err(mpsc::RecvTimeoutError::Timeout) => break false,
+        }
+    };
+    if !finished {
+        child.kill()?;
+    }
+    let status = child.wait()?;
+    bar.finish_and_clear();
+    // The reader ends with the pipe, and the pipe with QEMU.
+    let _ = pump.join();
+    Ok((if finished { status.code() } else { None }, text))
+}
+
+fn collect(jobs: Vec<Job>, out: &Path, mut results: Results) -> Result<Results> {
+    for (number, job) in jobs.into_iter().enumerate() {
+        let dir = out.join(format!("{number:03}"));
+        let read = |name: &str| -> Result<String> {
+            let bytes =
+                fs::read(dir.join(name)).with_context(|| format!("the guest sent no {name} of {}", job.name))?;
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        results.jobs.push(JobResult {
+            code: read("code")?.trim().parse().context("an exit code is a number")?,
+            stdout: read("stdout")?,
+            stderr: read("stderr")?,
+            complaints: dmesg::complaints(&read("dmesg")?),
+            name: job.name,
+        });
+    }
+    Ok(results)
+}

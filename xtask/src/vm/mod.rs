@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask vm`: stock kernels under QEMU's TCG. No KVM, and no root once the packages are there.
+
+mod cpio;
+mod dmesg;
+mod guest;
+mod initramfs;
+mod qemu;
+mod suite;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+
+use crate::ctx::Ctx;
+use crate::kernel::Kernel;
+use crate::module;
+
+use guest::{Guest, Job};
+pub(crate) use suite::{conformance_programs, run as run_suite};
+
+#[derive(Subcommand)]
+pub(crate) enum Chore {
+    /// Load the modules and run the conformance suite against the devices
+    Test {
+        /// Kernel to boot; repeat for several [default: 6.12]
+        #[arg(long, short, value_name = "K")]
+        kernel: Vec<Kernel>,
+    },
+    /// Run one program in a guest with the modules loaded; its output and exit code become this command's
+    ///
+    /// A host program is copied in together with its shared libraries. It runs in /w; files that it
+    /// leaves in /w/out come back with --out. A line in dmesg that speaks of a bug makes the command
+    /// fail with 70.
+    ///
+    /// Examples:
+    ///   cargo xtask vm run -- uname -a
+    ///   cargo xtask vm run --kernel 6.1 --user -- target/debug/examples/hello --device /dev/sqnull
+    #[command(verbatim_doc_comment)]
+    Run(RunArgs),
+    /// A shell in a guest with the modules loaded; leave it with `exit`
+    Shell {
+        #[command(flatten)]
+        boot: BootArgs,
+        /// Host file to copy into /w of the guest (SRC or SRC:NAME); repeatable
+        #[arg(long, value_name = "SRC[:NAME]")]
+        file: Vec<String>,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct BootArgs {
+    /// Kernel to boot
+    #[arg(long, short, value_name = "K", default_value = "6.12")]
+    kernel: Kernel,
+    /// Count instructions: one CPU, TSC and clock advance by 1 ns an instruction, runs repeat exactly
+    #[arg(long)]
+    icount: bool,
+    /// QEMU's -cpu
+    #[arg(long, default_value = "max")]
+    cpu: String,
+    /// Guest memory in MiB
+    #[arg(long, default_value_t = 512, value_name = "MIB")]
+    mem_mib: u32,
+    /// More words for the kernel's command line
+    #[arg(long, default_value = "", value_name = "WORDS")]
+    append: String,
+    /// Do not build and load the modules
+    #[arg(long)]
+    bare: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    boot: BootArgs,
+    /// Host file to copy into /w of the guest (SRC or SRC:NAME); repeatable
+    #[arg(long, value_name = "SRC[:NAME]")]
+    file: Vec<String>,
+    /// Run as an ordinary user (uid 1000) instead of root
+    #[arg(long)]
+    user: bool,
+    /// Give up after so many seconds
+    #[arg(long, default_value_t = 120, value_name = "S")]
+    timeout_s: u64,
+    /// Directory for the files that the program leaves in /w/out
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// The program and its arguments: a path on this host, or a command of the guest's busybox
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+/// Exit code when the program was fine but the kernel complained.
+const DIRTY_DMESG: u8 = 70;
+
+pub(crate) fn run(ctx: &Ctx, chore: Chore) -> Result<ExitCode> {
+    match chore {
+        Chore::Test { kernel } => test(ctx, &Kernel::or_default(&kernel)),
+        Chore::Run(args) => run_program(ctx, args),
+        Chore::Shell { boot, file } => {
+            let mut guest = prepare(ctx, &boot)?;
+            add_files(&mut guest, &file)?;
+            guest.shell(ctx)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn test(ctx: &Ctx, kernels: &[Kernel]) -> Result<ExitCode> {
+    let programs = suite::conformance_programs(ctx)?;
+    let mut ok = true;
+    for &kernel in kernels {
+        let summary = run_suite(ctx, kernel, &programs)?;
+        println!("{}", summary.table);
+        ok &= summary.failed == 0;
+    }
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_program(ctx: &Ctx, args: RunArgs) -> Result<ExitCode> {
+    let mut guest = prepare(ctx, &args.boot)?;
+    add_files(&mut guest, &args.file)?;
+    let mut words = args.command.clone();
+    if words[0].contains('/') && PathBuf::from(&words[0]).is_file() {
+        words[0] = guest.files.add_program(&PathBuf::from(&words[0]))?;
+    }
+    let line = words.iter().map(|w| quote(w)).collect::<Vec<_>>().join(" ");
+    let timeout = Duration::from_secs(args.timeout_s);
+    guest.jobs.push(Job { user: args.user, ..Job::new("run", line, timeout) });
+    let mut results = guest.boot(ctx)?;
+    if let Some(dir) = &args.out {
+        results.save_files(dir)?;
+    }
+    let last = results.jobs.pop().context("the guest returned no result")?;
+    for earlier in &results.jobs {
+        if earlier.code != 0 || !earlier.complaints.is_empty() {
+            eprintln!(
+                "{} failed in the guest ({}):\n{}{}",
+                earlier.name,
+                earlier.code,
+                earlier.stderr,
+                earlier.complaints.join("\n")
+            );
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    print!("{}", last.stdout);
+    eprint!("{}", last.stderr);
+    if !last.complaints.is_empty() {
+        eprintln!("dmesg of the guest:\n{}", last.complaints.join("\n"));
+        return Ok(ExitCode::from(DIRTY_DMESG));
+    }
+    Ok(ExitCode::from(u8::try_from(last.code).unwrap_or(u8::MAX)))
+}
+
+/// A guest with the modules loaded as its first jobs.
+fn prepare(ctx: &Ctx, args: &BootArgs) -> Result<Guest> {
+    let mut guest = Guest::new(ctx, args.kernel)?;
+    guest.icount = args.icount;
+    guest.cpu.clone_from(&args.cpu);
+    guest.mem_mib = args.mem_mib;
+    guest.append.clone_from(&args.append);
+    if !args.bare {
+        guest.load_modules(&module::build(ctx, args.kernel)?.modules)?;
+    }
+    Ok(guest)
+}
+
+fn add_files(guest: &mut Guest, files: &[String]) -> Result<()> {
+    for spec in files {
+        let (source, name) = match spec.rsplit_once(':') {
+            Some((source, name)) => (PathBuf::from(source), name.to_owned()),
+            None => {
+                let source = PathBuf::from(spec);
+                let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                (source, name)
+            }
+        };
+        let data = fs::read(&source).with_context(|| format!("cannot read {}", source.display()))?;
+        guest.files.add_libraries(&source)?;
+        guest.files.add(&format!("w/{name}"), data, 0o755);
+    }
+    Ok(())
+}
+
+fn quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}

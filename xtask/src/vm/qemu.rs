@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! QEMU's command line. TCG always: /dev/kvm may exist and still not run an ordinary guest.
+
+use std::path::Path;
+use std::process::Command;
+
+/// What `qexit` makes QEMU return: (16 << 1) | 1.
+pub(crate) const EXIT_BY_GUEST: i32 = 33;
+
+/// What differs from one boot to the next.
+pub(crate) struct Machine<'a> {
+    pub(crate) kernel: &'a Path,
+    pub(crate) initrd: &'a Path,
+    /// Where the second UART writes: the guest's results.
+    pub(crate) results: &'a Path,
+    pub(crate) cpu: &'a str,
+    pub(crate) mem_mib: u32,
+    pub(crate) icount: bool,
+    pub(crate) append: &'a str,
+    /// The console is the terminal, for a shell.
+    pub(crate) interactive: bool,
+}
+
+impl Machine<'_> {
+    pub(crate) fn command(&self) -> Command {
+        let mut qemu = Command::new("qemu-system-x86_64");
+        if self.icount {
+            // Deterministic: virtual time follows instructions, and nothing is random.
+            qemu.args(["-accel", "tcg", "-icount", "shift=0,sleep=off", "-smp", "1"]);
+            qemu.args(["-rtc", "base=2026-01-01,clock=vm", "-seed", "42"]);
+        } else {
+            qemu.args(["-accel", "tcg,thread=multi", "-smp", "2"]);
+        }
+        qemu.args(["-m", &self.mem_mib.to_string(), "-cpu", self.cpu, "-nodefaults", "-display", "none"]);
+        qemu.args(["-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
+        if self.interactive {
+            qemu.args(["-serial", "mon:stdio"]);
+        } else {
+            qemu.args(["-monitor", "none", "-serial", "stdio"]);
+        }
+        qemu.args(["-serial", &format!("file:{}", self.results.display())]);
+        qemu.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initrd);
+        // Crypto self tests would take every second tick of a single CPU for seconds after boot.
+        qemu.args(["-append", &format!("console=ttyS0 quiet panic=-1 oops=panic cryptomgr.notests {}", self.append)]);
+        qemu
+    }
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a guest is tested with: load, use, unload, and a look at dmesg after each step.
+//!
+//! To add a test: a conformance test in tests/ runs here by itself. Anything else is one more `Job` in [`jobs`];
+//! exit code 0 passes, 77 skips.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::guest::{Guest, Job, JobResult};
+use crate::ctx::Ctx;
+use crate::kernel::Kernel;
+use crate::module;
+use crate::process::tail;
+
+/// A whole test program; TCG is some ten times slower than the host.
+const PROGRAM_TIMEOUT: Duration = Duration::from_secs(300);
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+/// liburing's convention, and automake's.
+const SKIPPED: i32 = 77;
+
+/// How a suite ended on one kernel.
+pub(crate) struct Summary {
+    pub(crate) failed: usize,
+    /// One line for each skip, with its place.
+    pub(crate) skips: Vec<String>,
+    /// The table that is shown, ending in the counts.
+    pub(crate) table: String,
+}
+
+/// Builds the modules for `kernel`, boots it, and runs everything.
+pub(crate) fn run(ctx: &Ctx, kernel: Kernel, programs: &[PathBuf]) -> Result<Summary> {
+    let built = module::build(ctx, kernel)?;
+    let mut guest = Guest::new(ctx, kernel)?;
+    guest.load_modules(&built.modules)?;
+    let loaded = built.modules.iter().filter_map(|m| Some(m.file_stem()?.to_string_lossy().into_owned()));
+    let loaded: Vec<String> = loaded.collect();
+    jobs(&mut guest, &loaded, programs)?;
+    let results = guest.boot(ctx)?;
+    Ok(summarise(kernel, &results.jobs))
+}
+
+/// Everything after the modules are loaded.
+fn jobs(guest: &mut Guest, loaded: &[String], programs: &[PathBuf]) -> Result<()> {
+    for program in programs {
+        let path = guest.files.add_program(program)?;
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        // cargo appends a hash to the name.
+        let name = name.rsplit_once('-').map_or(name.as_ref(), |(stem, _)| stem).to_owned();
+        guest.jobs.push(Job::new(&name, format!("SQ_BACKEND=device exec {path} --test-threads=2"), PROGRAM_TIMEOUT));
+    }
+    let backwards = || loaded.iter().rev().map(String::as_str).collect::<Vec<_>>().join(" ");
+    let unload = format!("for m in {}; do rmmod $m || exit 1; done", backwards());
+    let load = format!("for m in {}; do insmod /lib/modules/$m.ko || exit 1; done", loaded.join(" "));
+    guest.jobs.push(Job::new("rmmod", unload.clone(), STEP_TIMEOUT));
+    let again = format!("for i in 1 2 3 4 5; do {load}; {unload}; done; ! grep -q '^sq' /proc/modules");
+    guest.jobs.push(Job::new("load and unload 5 times", again, STEP_TIMEOUT));
+    Ok(())
+}
+
+/// The conformance suite's test programs, built for this host.
+pub(crate) fn conformance_programs(ctx: &Ctx) -> Result<Vec<PathBuf>> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["test", "--no-run", "--quiet", "-p", "sq-conformance", "--message-format=json"]).current_dir(&ctx.root);
+    let output = cargo.output().context("cannot run cargo")?;
+    if !output.status.success() {
+        bail!("building the conformance suite failed:\n{}", tail(&String::from_utf8_lossy(&output.stderr), 60));
+    }
+    let mut programs: Vec<PathBuf> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["reason"] == "compiler-artifact" && message["target"]["kind"][0] == "test")
+        .filter_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
+        .collect();
+    // Models run under loom's scheduler, on the host.
+    programs.retain(|p| !p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("loom")));
+    programs.sort();
+    Ok(programs)
+}
+
+fn summarise(kernel: Kernel, results: &[JobResult]) -> Summary {
+    let mut summary = Summary { failed: 0, skips: Vec::new(), table: format!("guest {kernel}\n") };
+    let (mut passed, mut skipped) = (0, 0);
+    for job in results {
+        let clean = job.complaints.is_empty();
+        let verdict = match job.code {
+            0 if clean => {
+                passed += 1;
+                "ok"
+            }
+            SKIPPED if clean => {
+                skipped += 1;
+                summary.skips.push(format!(
+                    "{kernel}: {}: {}",
+                    job.name,
+                    job.stdout.lines().last().unwrap_or("no reason given")
+                ));
+                "skipped"
+            }
+            _ => {
+                summary.failed += 1;
+                "FAILED"
+            }
+        };
+        let ignored = ignored_tests(&job.stdout);
+        summary.skips.extend(ignored.iter().map(|test| format!("{kernel}: {}: {test}", job.name)));
+        summary.table.push_str(&format!("  {verdict:8} {}\n", job.name));
+        if verdict == "FAILED" {
+            let report = format!("exit code {}\n{}\n{}", job.code, tail(&job.stdout, 60), tail(&job.stderr, 60));
+            for line in report.lines().chain(job.complaints.iter().map(String::as_str)).filter(|l| !l.is_empty()) {
+                summary.table.push_str(&format!("      {line}\n"));
+            }
+        }
+    }
+    summary.table.push_str(&format!("  {passed} passed, {} failed, {skipped} skipped on {kernel}", summary.failed));
+    summary
+}
+
+/// The tests that libtest says it ignored, with their reasons.
+pub(crate) fn ignored_tests(output: &str) -> Vec<String> {
+    let ignored = output.lines().filter(|l| l.starts_with("test ") && l.contains(" ... ignored"));
+    ignored.map(|l| l.trim_start_matches("test ").to_owned()).collect()
+}
