@@ -1,2 +1,2 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Benchmarks of sq beside plain ioctl and io_uring.
+//! Benchmarks of sq beside a plain ioctl and io_uring: see `benches/`.

@@ -221,6 +221,11 @@ impl SubmissionQueue {
         Ok(fresh)
     }
 
+    /// Publishes what was pushed, for a caller who enters the ring next in any case.
+    pub(crate) fn publish(&mut self) -> u32 {
+        self.producer.publish(&self.shared.mem)
+    }
+
     /// Whether a doorbell has to be rung for what was just published (BELL-1, BELL-2).
     fn wants_bell(&self) -> bool {
         if !self.shared.flag(setup_flags::SQPOLL | setup_flags::WORKER) {
@@ -291,6 +296,27 @@ impl CompletionQueue {
         Reap(self)
     }
 
+    /// Takes out one completion. Its slot goes back when there are no more.
+    pub(crate) fn pop(&mut self) -> Option<Completion> {
+        if let Some(words) = self.consumer.pop(&self.shared.mem) {
+            return Some(Completion::from_words(words));
+        }
+        if self.consumer.ready(&self.shared.mem) > 0 {
+            return self.consumer.pop(&self.shared.mem).map(Completion::from_words);
+        }
+        self.release();
+        None
+    }
+
+    /// Gives the slots of what was taken out back.
+    #[inline]
+    fn release(&mut self) {
+        if self.consumer.release(&self.shared.mem) {
+            // The ring waited for slots. If it is broken by now, the next submit says so.
+            let _ = self.shared.bell();
+        }
+    }
+
     /// Whether the kernel side has declared the ring broken.
     #[must_use]
     pub fn is_broken(&self) -> bool {
@@ -323,10 +349,7 @@ impl Iterator for Reap<'_> {
 impl Drop for Reap<'_> {
     #[inline]
     fn drop(&mut self) {
-        if self.0.consumer.release(&self.0.shared.mem) {
-            // The ring waited for slots. If it is broken by now, the next submit says so.
-            let _ = self.0.shared.bell();
-        }
+        self.0.release();
     }
 }
 
