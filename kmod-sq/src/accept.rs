@@ -11,33 +11,18 @@ use crate::host::{Host, Lock};
 use crate::ix;
 use crate::parse::{Bytes, Parsed};
 use crate::ring::{Mode, Ring};
-use crate::snapshot::Snapshot;
 
-/// Works out the segments of an operation. `payload` comes with `nr` 0.
-#[inline]
+/// Works out the segments of an operation, which is `sqe`, from where its bytes are.
+#[expect(clippy::as_conversions, reason = "fields are cut out of words by truncation")]
 pub(crate) fn payload<H: Host>(
     ring: &Ring<H>,
-    snapshot: &Snapshot,
-    parsed: &Parsed,
-    payload: &mut RawPayload,
-) -> Result<(), Errno> {
-    if parsed.bytes == Bytes::None {
-        payload.left = 0;
-        return Ok(());
-    }
-    with_bytes(ring, snapshot, parsed.bytes, payload)
-}
-
-#[expect(clippy::as_conversions, reason = "fields are cut out of words by truncation")]
-fn with_bytes<H: Host>(
-    ring: &Ring<H>,
-    snapshot: &Snapshot,
     bytes: Bytes,
+    sqe: &[u64; 16],
     payload: &mut RawPayload,
 ) -> Result<(), Errno> {
-    let [_, _, addr, w3, _, w5, ..] = *snapshot.words();
+    let [_, _, addr, w3, _, w5, ..] = *sqe;
     let (len, index) = (w3 as u32, w5 as u16);
-    (payload.kind, payload.at, payload.passed, payload.left) = (PAYLOAD_USER, 0, 0, 0);
+    (payload.kind, payload.nr, payload.at, payload.passed, payload.left) = (PAYLOAD_USER, 0, 0, 0, 0);
     if bytes == Bytes::Vector {
         return vector(ring, addr, len, payload);
     }
@@ -85,14 +70,14 @@ fn vector<H: Host>(ring: &Ring<H>, addr: u64, count: u32, payload: &mut RawPaylo
 
 /// The file that an entry names: resolved once, now (SEC-3).
 pub(crate) fn file<H: Host>(ring: &Ring<H>, parsed: &Parsed) -> Result<H::File, Errno> {
-    if parsed.flags & sqe_flags::FIXED_FILE == 0 {
+    if parsed.flags() & sqe_flags::FIXED_FILE == 0 {
         // A worker or polling thread has no descriptors to look in.
         if ring.geometry.mode != Mode::Caller {
             return Err(Errno::EBADF);
         }
-        return ring.host.file(parsed.fd);
+        return ring.host.file(parsed.fd());
     }
-    let index = u32::try_from(parsed.fd).map_err(|_| Errno::EBADF)?;
+    let index = u32::try_from(parsed.fd()).map_err(|_| Errno::EBADF)?;
     ring.files
         .with(|files| {
             let table = files.table()?;

@@ -52,8 +52,8 @@ impl Matching {
 impl<H: Host> Ring<H> {
     /// An ASYNC_CANCEL entry: `addr` is the `user_data` to match, `len` the opcode.
     #[expect(clippy::as_conversions, reason = "fields are cut out of words by truncation")]
-    pub(crate) fn cancel_entry(&self, snapshot: &Snapshot) -> Result<i32, Errno> {
-        let [_, _, addr, w3, ..] = *snapshot.words();
+    pub(crate) fn cancel_entry(&self, snapshot: Snapshot<'_>) -> Result<i32, Errno> {
+        let [_, _, addr, w3, ..] = snapshot.words();
         self.cancel_matching(&Matching::new((w3 >> 32) as u32, addr, w3 as u32)?)
     }
 

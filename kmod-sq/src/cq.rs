@@ -107,13 +107,19 @@ impl<H: Host> Cq<H> {
         self.reserved = self.reserved.saturating_sub(1);
     }
 
-    /// Writes a completion into a reserved slot. It is not visible before [`Cq::publish`].
+    /// Writes completions into reserved slots. They are not visible before [`Cq::publish`].
     #[inline]
-    pub(crate) fn post(&mut self, mem: &H::Mem, words: CqeWords) {
-        self.unreserve();
-        mem.write_cqe(self.tail, words);
-        self.tail = self.tail.wrapping_add(1);
-        self.stats.completions = self.stats.completions.wrapping_add(1);
+    pub(crate) fn post(&mut self, mem: &H::Mem, completions: &[CqeWords]) {
+        let mut tail = self.tail;
+        for words in completions {
+            mem.write_cqe(tail, *words);
+            tail = tail.wrapping_add(1);
+        }
+        let count = tail.wrapping_sub(self.tail);
+        debug_assert!(self.reserved >= count, "CQ-5");
+        self.reserved = self.reserved.saturating_sub(count);
+        self.tail = tail;
+        self.stats.completions = self.stats.completions.wrapping_add(count.into());
     }
 
     /// Makes what was posted visible, once a batch (IDX-4), and says whom to wake. It looks neither at `cq_head` nor at

@@ -17,15 +17,15 @@ use core::ptr;
 
 use sq_driver::abi::{DEFERRED, OpOps, RawOp, RawPayload, RawRequest};
 use sq_uapi::consts::{sq_state, sqe_flags};
-use sq_uapi::{Errno, Fence, KernelMem, KernelWord, UserWord};
+use sq_uapi::{Cqe, Errno, Fence, KernelMem, KernelWord, UserWord};
 
-use crate::cq::{CqeWords, Stall, cqe_words};
+use crate::cq::{CqeWords, Stall};
 use crate::host::{Host, Lock, Notify};
-use crate::parse::{Accepts, Parsed};
+use crate::parse::{Accepts, Bytes, Parsed};
 use crate::request::{Identity, NONE};
 use crate::ring::{Mode, Ring, stop};
 use crate::snapshot::Snapshot;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, at};
 use crate::{accept, ix};
 
 pub(crate) const FREE: u32 = 0;
@@ -37,6 +37,10 @@ const BATCH: usize = 32;
 
 /// Passes over a queue that keeps filling before a worker takes over (BELL-3).
 const PASSES: u32 = 8;
+
+/// `CQE_SKIP_SUCCESS` in word 0 of an entry. A rejected entry's result is negative, so that its flags do not matter.
+#[expect(clippy::as_conversions, reason = "widening in a constant")]
+const SKIP_SUCCESS: u64 = (sqe_flags::CQE_SKIP_SUCCESS as u64) << 8;
 
 /// The submission side. The drain owner's.
 pub(crate) struct Sq<H: Host> {
@@ -61,9 +65,6 @@ pub(crate) struct Sq<H: Host> {
 struct Issuing<H: Host> {
     ring: Cell<*const Ring<H>>,
     spare: Cell<u32>,
-    user_data: Cell<u64>,
-    opcode: Cell<u8>,
-    skip_success: Cell<bool>,
     file: Cell<Option<H::File>>,
 }
 
@@ -95,9 +96,6 @@ impl<H: Host> Sq<H> {
             issuing: Issuing {
                 ring: Cell::new(ptr::null()),
                 spare: Cell::new(NONE),
-                user_data: Cell::new(0),
-                opcode: Cell::new(0),
-                skip_success: Cell::new(false),
                 file: Cell::new(None),
             },
             op: RawOp {
@@ -122,9 +120,9 @@ impl<H: Host> Ring<H> {
     /// Becomes the drain owner, or leaves word for the one there is.
     pub(crate) fn own(&self) -> Option<Owner<'_, H>> {
         // Acquire: what the last owner did comes before. Partner: the release in `Owner::release`.
-        if self.drain.compare_exchange(FREE, OWNED, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        if self.drain.compare_exchange(FREE, OWNED, at!(DrainOwn, Acquire), Ordering::Relaxed).is_err() {
             // Release: the tail that this ENTER is about comes before the word. Partner: the acquire in `release`.
-            if self.drain.fetch_or(OWNED | REDRAIN, Ordering::AcqRel) != FREE {
+            if self.drain.fetch_or(OWNED | REDRAIN, at!(DrainKnock, AcqRel)) != FREE {
                 return None;
             }
             // The owner left meanwhile, so this caller is the owner now, with a word to itself.
@@ -268,20 +266,20 @@ impl<H: Host> Owner<'_, H> {
     pub(crate) fn release(self) -> Option<Self> {
         // Release: what this owner did comes before the next owner. Acquire, on failure and in the swap: the tail of
         // whoever set REDRAIN is visible.
-        if self.ring.drain.compare_exchange(OWNED, FREE, Ordering::Release, Ordering::Relaxed).is_ok() {
+        if self.ring.drain.compare_exchange(OWNED, FREE, at!(DrainRelease, Release), Ordering::Relaxed).is_ok() {
             if self.ring.stopped() & stop::QUIESCED != 0 {
                 // QUIESCE waits for the drain to be free.
                 self.ring.host.notify(Notify { waiters: true, eventfd: false });
             }
             return None;
         }
-        self.ring.drain.swap(OWNED, Ordering::AcqRel);
+        self.ring.drain.swap(OWNED, at!(DrainAgain, AcqRel));
         Some(self)
     }
 
     /// Lets go for good; the caller has a worker look again.
     pub(crate) fn abandon(self) {
-        self.ring.drain.swap(FREE, Ordering::AcqRel);
+        self.ring.drain.swap(FREE, at!(DrainAbandon, AcqRel));
         if self.ring.stopped() & stop::QUIESCED != 0 {
             self.ring.host.notify(Notify { waiters: true, eventfd: false });
         }
@@ -334,8 +332,7 @@ fn pass<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, bound: u32) -> (u32, End) {
                 break;
             }
         }
-        one(ring, sq);
-        done = done.saturating_add(1);
+        done = done.wrapping_add(stretch(ring, sq, most.wrapping_sub(done)));
         if sq.batched == BATCH {
             flush(ring, sq);
             if ring.stopped() != 0 {
@@ -350,88 +347,110 @@ fn pass<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, bound: u32) -> (u32, End) {
     (done, end)
 }
 
-/// One entry: slot, snapshot, parsed entry, operation, result.
-#[inline]
-fn one<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>) {
-    let snapshot = Snapshot::take(&ring.mem, sq.head, ring.geometry.sqe128);
-    sq.head = sq.head.wrapping_add(1);
-    sq.stash = sq.stash.saturating_sub(1);
-    let [_, _, _, _, user_data, ..] = *snapshot.words();
-    let (res, skip) = match Parsed::new(&snapshot, &sq.accepts) {
-        Ok(parsed) => {
-            let skip = parsed.flags & sqe_flags::CQE_SKIP_SUCCESS != 0;
-            match execute(ring, sq, &snapshot, &parsed, user_data, skip) {
-                Ok(DEFERRED) => return,
-                Ok(res) => (res, skip),
-                Err(errno) => (reject(sq, errno), skip),
-            }
+/// Consumes up to `most` entries, as long as there are slots for them, a request, and room in the batch.
+///
+/// The path of every entry: slot, snapshot, parsed entry, operation, completion.
+fn stretch<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, most: u32) -> u32 {
+    let room = u32::try_from(BATCH.wrapping_sub(sq.batched)).unwrap_or(0);
+    let (wide, wide_cqe) = (ring.geometry.sqe128, ring.geometry.cqe32);
+    // In locals: a driver's call may not write them, but the compiler cannot know.
+    let (first, mut head, mut batched) = (sq.head, sq.head, sq.batched);
+    let end = head.wrapping_add(most.min(sq.stash).min(room));
+    let mut given_back = 0u32;
+    while head != end {
+        let snapshot = Snapshot::take(&ring.mem, head, wide, &mut sq.op.sqe);
+        head = head.wrapping_add(1);
+        let [word0, _, _, _, user_data, ..] = snapshot.words();
+        let res = match Parsed::new(snapshot, &sq.accepts, wide) {
+            Ok(parsed) if parsed.is_plain() => issue(ring, sq),
+            Ok(parsed) => special(ring, sq, &parsed),
+            Err(errno) => reject(sq, errno),
+        };
+        if res == DEFERRED {
+            // The slot and the request that was set aside went with it.
+            break;
         }
-        Err(errno) => (reject(sq, errno), false),
-    };
-    if skip && res >= 0 {
-        // The slot goes back to the stash it came from.
-        sq.stash = sq.stash.saturating_add(1);
-        sq.skipped = sq.skipped.wrapping_add(1);
-        return;
+        if word0 & SKIP_SUCCESS != 0 && res >= 0 {
+            // A success that nobody wants to hear of: its slot goes back where it came from.
+            given_back = given_back.wrapping_add(1);
+            continue;
+        }
+        if let Some(place) = sq.batch.get_mut(batched) {
+            let [a, b, c, d] = place;
+            [*a, *b] = Cqe { user_data, res, flags: 0 }.to_words();
+            if wide_cqe {
+                [*c, *d] = core::mem::take(&mut sq.op.extra);
+            }
+            batched = batched.wrapping_add(1);
+        }
     }
-    let extra = sq.op.extra;
-    if let Some(place) = sq.batch.get_mut(sq.batched) {
-        *place = cqe_words(user_data, res, extra);
-        sq.batched = sq.batched.saturating_add(1);
-    }
+    let consumed = head.wrapping_sub(first);
+    sq.head = head;
+    sq.batched = batched;
+    sq.stash = sq.stash.saturating_sub(consumed).saturating_add(given_back);
+    sq.skipped = sq.skipped.wrapping_add(given_back.into());
+    consumed
 }
 
 /// SUB-1: a bad entry gets its own error, and the batch goes on.
 #[cold]
 fn reject<H: Host>(sq: &mut Sq<H>, errno: Errno) -> i32 {
     sq.rejected = sq.rejected.wrapping_add(1);
-    sq.op.extra = [0; 2];
     errno.to_res()
 }
 
-/// Gives a parsed entry to the driver (or, a cancel, to the framework). Returns the result or [`DEFERRED`].
+/// Gives the operation in `sq.op` to the driver. Returns the result, or [`DEFERRED`] if the driver has taken the request.
 #[inline]
-fn execute<H: Host>(
-    ring: &Ring<H>,
-    sq: &mut Sq<H>,
-    snapshot: &Snapshot,
-    parsed: &Parsed,
-    user_data: u64,
-    skip: bool,
-) -> Result<i32, Errno> {
-    let op = &mut sq.op;
-    op.extra = [0; 2];
-    op.target = 0;
-    op.payload.nr = 0;
-    if parsed.opcode == sq_driver::op::ASYNC_CANCEL {
-        return ring.cancel_entry(snapshot);
-    }
-    accept::payload(ring, snapshot, parsed, &mut op.payload)?;
-    if parsed.target && ring.driver.files() {
-        let file = accept::file(ring, parsed)?;
-        op.target = crate::host::HostFile::target(&file);
-        sq.issuing.file.set(Some(file));
-    }
-    let (low, high) = op.sqe.split_at_mut(8);
-    low.copy_from_slice(snapshot.words());
-    high.copy_from_slice(snapshot.tail());
-    sq.issuing.user_data.set(user_data);
-    sq.issuing.opcode.set(parsed.opcode);
-    sq.issuing.skip_success.set(skip);
+fn issue<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>) -> i32 {
     let spare = sq.issuing.spare.get();
-    let res = ring.driver.issue(op);
-    if sq.issuing.spare.get() == spare {
-        // Nobody took the request. (A C driver that says DEFERRED all the same has lost the operation.)
-        if op.target != 0 {
-            sq.issuing.file.set(None);
-        }
-        return Ok(if res == DEFERRED { Errno::EIO.to_res() } else { res });
+    let res = ring.driver.issue(&mut sq.op);
+    if sq.issuing.spare.get() != spare {
+        // The driver holds the request, whatever it returned.
+        return deferred(ring, sq, spare);
     }
-    // The driver holds the request, whatever it returned: a cancel that came too early reaches it now.
-    if let Some(id) = ring.cq.with(|cq| cq.requests.issued(spare)) {
+    // A C driver that says so without having taken the request has lost the operation.
+    if res == DEFERRED { Errno::EIO.to_res() } else { res }
+}
+
+#[inline(never)]
+fn deferred<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, index: u32) -> i32 {
+    sq.op.extra = [0; 2];
+    // A cancel that came before `issue` returned reaches the driver now.
+    if let Some(id) = ring.cq.with(|cq| cq.requests.issued(index)) {
         ring.driver.cancel(id);
     }
-    Ok(DEFERRED)
+    DEFERRED
+}
+
+/// Issues an operation that has bytes or a target, which are found first, and forgotten again afterwards.
+#[inline(never)]
+fn special<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, parsed: &Parsed) -> i32 {
+    if parsed.opcode() == sq_driver::op::ASYNC_CANCEL {
+        // The framework's own.
+        return ring.cancel_entry(Snapshot::of_words(&sq.op.sqe)).unwrap_or_else(|errno| reject(sq, errno));
+    }
+    if parsed.bytes() != Bytes::None
+        && let Err(errno) = accept::payload(ring, parsed.bytes(), &sq.op.sqe, &mut sq.op.payload)
+    {
+        return reject(sq, errno);
+    }
+    if parsed.target() && ring.driver.files() {
+        match accept::file(ring, parsed) {
+            Ok(file) => {
+                sq.op.target = crate::host::HostFile::target(&file);
+                sq.issuing.file.set(Some(file));
+            }
+            Err(errno) => return reject(sq, errno),
+        }
+    }
+    let res = issue(ring, sq);
+    sq.op.payload.nr = 0;
+    sq.op.payload.left = 0;
+    if sq.op.target != 0 {
+        sq.op.target = 0;
+        sq.issuing.file.set(None);
+    }
+    res
 }
 
 /// Publishes what was consumed and what completed inline, and takes free slots into the stash when it runs low.
@@ -440,9 +459,7 @@ fn flush<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>) {
     let (notify, broken) = ring.cq.with(|cq| {
         let mut notify = Notify::default();
         if sq.batched > 0 {
-            for words in sq.batch.iter().take(sq.batched) {
-                cq.post(&ring.mem, *words);
-            }
+            cq.post(&ring.mem, sq.batch.get(..sq.batched).unwrap_or(&[]));
             notify = cq.publish(&ring.mem);
         }
         let stats = &mut cq.stats;
@@ -526,6 +543,11 @@ impl<H: Host> Issuing<H> {
         OpOps { defer: defer::<H>, copy_from_user: copy_from_user::<H>, copy_to_user: copy_to_user::<H> };
 }
 
+#[expect(clippy::as_conversions, reason = "a byte is cut out of a word by truncation")]
+const fn low8(word: u64) -> u8 {
+    word as u8
+}
+
 /// # Safety
 ///
 /// `op` is the operation being issued; at most once for it. Null if it is called twice.
@@ -539,10 +561,11 @@ unsafe extern "C" fn defer<H: Host>(op: *mut RawOp) -> *mut RawRequest {
     let ring = unsafe { &*ring_ptr };
     let spare = issuing.spare.replace(NONE);
     let Some(slot) = ring.slots.get(ix(spare)) else { return ptr::null_mut() };
+    let [word0, _, _, _, user_data, ..] = op.sqe;
     let who = Identity {
-        user_data: issuing.user_data.get(),
-        opcode: issuing.opcode.get(),
-        skip_success: issuing.skip_success.get(),
+        user_data,
+        opcode: low8(word0),
+        skip_success: low8(word0 >> 8) & sqe_flags::CQE_SKIP_SUCCESS != 0,
         file: issuing.file.take(),
     };
     ring.count_ref();

@@ -61,6 +61,8 @@ pub use geometry::Geometry;
 pub use host::{Host, HostFile, Lock, Notify, Waited};
 pub use query::query;
 pub use ring::{Mode, Ring, RingRef};
+#[cfg(loom)]
+pub use sync::model;
 
 /// A `u32` as an index.
 #[expect(clippy::as_conversions, reason = "usize has 64 bits here: widening")]

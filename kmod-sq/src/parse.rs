@@ -138,11 +138,12 @@ pub const SPECS: [Spec; 10] = [
 #[derive(Clone, Copy)]
 struct Row {
     mask: [u64; 8],
-    value: [u64; 8],
+    /// Only word 0 is ever compared with anything but zero. Its opcode byte tells a row from an opcode that is not in the table.
+    value: u64,
     bytes: Bytes,
-    known: bool,
     cmd_tail: bool,
     target: bool,
+    plain: bool,
 }
 
 const FD: u64 = 0xffff_ffff << 32;
@@ -172,7 +173,8 @@ const fn must_be_zero(rule: Rule, all: u64) -> u64 {
 
 #[expect(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects, reason = "a constant")]
 const fn rows() -> [Row; OPCODES] {
-    let none = Row { mask: [0; 8], value: [0; 8], bytes: Bytes::None, known: false, cmd_tail: false, target: false };
+    // No entry fits: the opcode byte cannot be both this row's number and 255.
+    let none = Row { mask: [0xff, 0, 0, 0, 0, 0, 0, 0], value: 0xff, bytes: Bytes::None, cmd_tail: false, target: false, plain: false };
     let mut rows = [none; OPCODES];
     let mut i = 0;
     while i < SPECS.len() {
@@ -182,7 +184,7 @@ const fn rows() -> [Row; OPCODES] {
         let fd = matches!(spec.fd, Rule::MinusOne);
         rows[spec.opcode as usize] = Row {
             mask: [
-                0xffff_0000 | widen8(!spec.flags) << 8 | if fd { FD } else { 0 },
+                0xffff_00ff | widen8(!spec.flags) << 8 | if fd { FD } else { 0 },
                 off,
                 must_be_zero(spec.addr, u64::MAX),
                 must_be_zero(spec.len, 0xffff_ffff) | must_be_zero(spec.op_flags, 0xffff_ffff) << 32,
@@ -192,11 +194,11 @@ const fn rows() -> [Row; OPCODES] {
                 must_be_zero(spec.cmd, u64::MAX),
             ],
             // fd is compared with -1 wherever it is compared at all.
-            value: [FD, 0, 0, 0, 0, 0, 0, 0],
+            value: FD | widen8(spec.opcode),
             bytes: spec.bytes,
-            known: true,
             cmd_tail: matches!(spec.cmd, Rule::Used),
             target: matches!(spec.fd, Rule::Target),
+            plain: matches!((spec.bytes, spec.fd), (Bytes::None, Rule::MinusOne)) && spec.opcode != op::ASYNC_CANCEL,
         };
         i += 1;
     }
@@ -243,22 +245,15 @@ const fn known() -> u64 {
 }
 
 /// An entry that satisfies the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct Parsed {
-    /// The opcode.
-    pub opcode: u8,
-    /// `flags`: only bits that the opcode accepts.
-    pub flags: u8,
-    /// `fd`: means something only if `target` is set.
-    pub fd: i32,
-    /// The entry names a target.
-    pub target: bool,
-    /// Where its bytes are: `Command` is resolved to `User`, `Pool` or `None`.
-    pub bytes: Bytes,
+    row: &'static Row,
+    word0: u64,
+    word3: u64,
 }
 
 impl Parsed {
-    /// Checks an entry against the table.
+    /// Checks an entry against the table. `wide` says that entries have 128 bytes.
     ///
     /// # Errors
     ///
@@ -266,39 +261,81 @@ impl Parsed {
     /// `EOPNOTSUPP` for an opcode that this ring's driver does not take.
     #[inline]
     #[expect(clippy::as_conversions, reason = "fields are cut out of words by truncation")]
-    pub fn new(snapshot: &Snapshot, accepts: &Accepts) -> Result<Self, Errno> {
-        let words = snapshot.words();
-        let opcode = words[0] as u8;
+    pub fn new(snapshot: Snapshot<'_>, accepts: &Accepts, wide: bool) -> Result<Self, Errno> {
+        let [w0, w1, w2, w3, _, w5, w6, w7] = snapshot.words();
         // Masked, so that no speculation leaves the table.
-        let Some(row) = ROWS.get(usize::from(opcode & 63)) else { return Err(Errno::EINVAL) };
+        let Some(row) = ROWS.get(usize::from(w0 as u8 & 63)) else { return Err(Errno::EINVAL) };
         let [m0, m1, m2, m3, _, m5, m6, m7] = row.mask;
-        let [w0, w1, w2, w3, _, w5, w6, w7] = *words;
-        let wrong = (w0 ^ row.value[0]) & (m0 | accepts.target_mask)
+        let wrong = (w0 ^ row.value) & (m0 | accepts.target_mask)
             | (w1 & m1)
             | (w2 & m2)
             | (w3 & m3)
             | (w5 & m5)
             | (w6 & m6)
             | (w7 & m7);
-        if wrong != 0 || opcode > 63 || !row.known {
+        if wrong != 0 {
             return Err(Errno::EINVAL);
         }
-        if accepts.opcodes >> opcode & 1 == 0 {
+        if accepts.opcodes >> (w0 & 63) & 1 == 0 {
             return Err(Errno::EOPNOTSUPP);
         }
-        if !row.cmd_tail && *snapshot.tail() != [0; 8] {
+        if wide && !row.cmd_tail && snapshot.tail() != [0; 8] {
             return Err(Errno::EINVAL);
         }
-        let bytes = match row.bytes {
-            Bytes::Command => {
-                let fixed = (w3 >> 32) as u32 & cmd_flags::FIXED != 0;
-                if !fixed && w5 & 0xffff != 0 {
-                    return Err(Errno::EINVAL);
-                }
-                if fixed { Bytes::Pool } else { Bytes::User }
-            }
+        let parsed = Self { row, word0: w0, word3: w3 };
+        // Only a fixed buffer has an index.
+        if row.bytes == Bytes::Command && w5 & 0xffff != 0 && parsed.bytes() != Bytes::Pool {
+            return Err(Errno::EINVAL);
+        }
+        Ok(parsed)
+    }
+
+    /// The opcode.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::as_conversions, reason = "a byte is cut out of a word by truncation")]
+    pub const fn opcode(&self) -> u8 {
+        self.word0 as u8
+    }
+
+    /// `flags`: only bits that the opcode accepts.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::as_conversions, reason = "a byte is cut out of a word by truncation")]
+    pub const fn flags(&self) -> u8 {
+        (self.word0 >> 8) as u8
+    }
+
+    /// `fd`: means something only if [`Parsed::target`].
+    #[inline]
+    #[must_use]
+    #[expect(clippy::as_conversions, reason = "the high half of a word, by truncation")]
+    pub const fn fd(&self) -> i32 {
+        (self.word0 >> 32) as i32
+    }
+
+    /// Whether the entry names a target.
+    #[inline]
+    #[must_use]
+    pub const fn target(&self) -> bool {
+        self.row.target
+    }
+
+    /// Whether the driver needs nothing but the entry: no bytes and no target have to be found for it.
+    #[inline]
+    pub(crate) const fn is_plain(&self) -> bool {
+        self.row.plain
+    }
+
+    /// Where its bytes are: `Command` is resolved to `User` or `Pool`.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::as_conversions, reason = "the high half of a word, by truncation")]
+    pub const fn bytes(&self) -> Bytes {
+        match self.row.bytes {
+            Bytes::Command if (self.word3 >> 32) as u32 & cmd_flags::FIXED != 0 => Bytes::Pool,
+            Bytes::Command => Bytes::User,
             bytes => bytes,
-        };
-        Ok(Self { opcode, flags: (w0 >> 8) as u8, fd: (w0 >> 32) as i32, target: row.target, bytes })
+        }
     }
 }

@@ -14,7 +14,7 @@ use crate::host::{Host, Lock, Notify};
 use crate::parse::Accepts;
 use crate::register::Files;
 use crate::request::{Requests, Slot};
-use crate::sync::{AtomicU32, AtomicUsize, Ordering, OwnedCell};
+use crate::sync::{AtomicU32, AtomicUsize, Ordering, OwnedCell, at};
 
 /// Who drains the submission queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,15 +119,15 @@ impl<H: Host> Ring<H> {
     }
 
     pub(crate) fn stopped(&self) -> u32 {
-        self.stop.load(Ordering::Acquire)
+        self.stop.load(at!(StopLoad, Acquire))
     }
 
     pub(crate) fn set_stop(&self, bit: u32) -> u32 {
-        self.stop.fetch_or(bit, Ordering::AcqRel)
+        self.stop.fetch_or(bit, at!(StopSet, AcqRel))
     }
 
     pub(crate) fn enable(&self) -> Result<(), Errno> {
-        let was = self.stop.fetch_and(!stop::DISABLED, Ordering::AcqRel);
+        let was = self.stop.fetch_and(!stop::DISABLED, at!(StopEnable, AcqRel));
         if was & stop::DISABLED == 0 { Err(Errno::EINVAL) } else { Ok(()) }
     }
 
@@ -150,7 +150,7 @@ impl<H: Host> Ring<H> {
                 cq.unreserve();
                 cq.stats.skipped = cq.stats.skipped.wrapping_add(1);
             } else {
-                cq.post(&self.mem, cqe_words(settled.user_data, res, extra));
+                cq.post(&self.mem, &[cqe_words(settled.user_data, res, extra)]);
                 notify = cq.publish(&self.mem);
             }
             if cq.idle_waiter && cq.requests.inflight() == 0 {
@@ -288,9 +288,9 @@ impl<H: Host> core::ops::Deref for RingRef<H> {
 impl<H: Host> Drop for RingRef<H> {
     fn drop(&mut self) {
         // Release: what this holder did with the ring comes before its end. Partner: the acquire below.
-        if self.refs.fetch_sub(1, Ordering::Release) == 1 {
+        if self.refs.fetch_sub(1, at!(RefDrop, Release)) == 1 {
             // Acquire: the ends of all other holders come before the memory goes.
-            self.refs.load(Ordering::Acquire);
+            self.refs.load(at!(RefLast, Acquire));
             // SAFETY: this was the last reference.
             unsafe { H::free(self.0) };
         }

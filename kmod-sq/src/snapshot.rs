@@ -3,38 +3,44 @@
 
 use sq_uapi::KernelMem;
 
-/// The words of an entry, in private memory. Nothing decides anything from an entry before it is one of these.
+/// An entry in private memory. Nothing decides anything from an entry before it is one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Snapshot {
-    words: [u64; 8],
-    tail: [u64; 8],
-}
+pub struct Snapshot<'a>(&'a [u64; 16]);
 
-impl Snapshot {
-    /// Copies the entry at free-running `index`: each of its words is loaded once. After `sq_head` has passed it, user
-    /// space may write the slot again.
+impl<'a> Snapshot<'a> {
+    /// Copies the entry at free-running `index` to `private`: each of its words is loaded once. After `sq_head` has passed
+    /// it, user space may write the slot again.
+    ///
+    /// `wide` says that entries have 128 bytes. If they do not, the last 8 words of `private` stay, and must be zeros.
     #[inline]
-    pub fn take<M: KernelMem>(mem: &M, index: u32, sqe128: bool) -> Self {
-        Self { words: mem.copy_sqe(index), tail: if sqe128 { mem.copy_sqe_tail(index) } else { [0; 8] } }
+    pub fn take<M: KernelMem>(mem: &M, index: u32, wide: bool, private: &'a mut [u64; 16]) -> Self {
+        let (first, last) = private.split_at_mut(8);
+        first.copy_from_slice(&mem.copy_sqe(index));
+        if wide {
+            last.copy_from_slice(&mem.copy_sqe_tail(index));
+        }
+        Self(private)
+    }
+
+    /// A snapshot of given words, for checkers of what comes after.
+    #[must_use]
+    pub const fn of_words(words: &'a [u64; 16]) -> Self {
+        Self(words)
     }
 
     /// The first 64 bytes.
     #[inline]
     #[must_use]
-    pub const fn words(&self) -> &[u64; 8] {
-        &self.words
+    pub const fn words(&self) -> [u64; 8] {
+        let [a, b, c, d, e, f, g, h, ..] = *self.0;
+        [a, b, c, d, e, f, g, h]
     }
 
     /// The last 64 bytes of a 128-byte entry, else zeros.
     #[inline]
     #[must_use]
-    pub const fn tail(&self) -> &[u64; 8] {
-        &self.tail
-    }
-
-    /// A snapshot of given words, for checkers of what comes after.
-    #[must_use]
-    pub const fn of_words(words: [u64; 8], tail: [u64; 8]) -> Self {
-        Self { words, tail }
+    pub const fn tail(&self) -> [u64; 8] {
+        let [.., a, b, c, d, e, f, g, h] = *self.0;
+        [a, b, c, d, e, f, g, h]
     }
 }
