@@ -173,9 +173,21 @@ const fn must_be_zero(rule: Rule, all: u64) -> u64 {
 
 #[expect(clippy::indexing_slicing, clippy::as_conversions, clippy::arithmetic_side_effects, reason = "a constant")]
 const fn rows() -> [Row; OPCODES] {
-    // No entry fits: the opcode byte cannot be both this row's number and 255.
-    let none = Row { mask: [0xff, 0, 0, 0, 0, 0, 0, 0], value: 0xff, bytes: Bytes::None, cmd_tail: false, target: false, plain: false };
+    let none = Row {
+        mask: [0xff, 0, 0, 0, 0, 0, 0, 0],
+        value: 0,
+        bytes: Bytes::None,
+        cmd_tail: false,
+        target: false,
+        plain: false,
+    };
     let mut rows = [none; OPCODES];
+    // No entry fits a row that stays like this: an opcode byte that leads to row n has n's low six bits, not n ^ 1's.
+    let mut n = 0;
+    while n < OPCODES {
+        rows[n].value = n as u64 ^ 1;
+        n += 1;
+    }
     let mut i = 0;
     while i < SPECS.len() {
         let spec = SPECS[i];

@@ -41,9 +41,13 @@ impl Shared {
     }
 
     /// The bare doorbell.
-    fn bell(&self) -> Result<u32, Errno> {
+    fn bell(&self) -> Result<(), Errno> {
         self.rung.fetch_add(1, Ordering::Relaxed);
-        self.door.call(ioctl::ENTER, &mut [])
+        match self.door.call(ioctl::ENTER, &mut []) {
+            // The entries wait for completion slots. They are published, and go on when a slot is free: no error of theirs.
+            Ok(_) | Err(Errno::EBUSY) => Ok(()),
+            Err(errno) => Err(errno),
+        }
     }
 }
 
@@ -198,8 +202,8 @@ impl SubmissionQueue {
     ///
     /// # Errors
     ///
-    /// [`Error::Call`]: `EBADFD` if the ring is broken or not enabled, `ESHUTDOWN` if it was quiesced, `EBUSY` if it waits for
-    /// completion slots and there is nothing to reap (the entries stay published).
+    /// [`Error::Call`]: `EBADFD` if the ring is broken or not enabled, `ESHUTDOWN` if it was quiesced. Entries that have to wait for
+    /// completion slots are no error.
     #[inline]
     pub fn submit(&mut self) -> Result<u32, Error> {
         let fresh = self.producer.publish(&self.shared.mem);

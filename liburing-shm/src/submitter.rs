@@ -99,6 +99,15 @@ impl Submitter {
         self.register_array("register files", register_op::FILES, 0, &fds)
     }
 
+    /// Registers a table of `count` places with no file in them yet, for [`Submitter::update_files`] to fill.
+    ///
+    /// # Errors
+    ///
+    /// As [`Submitter::register_files`].
+    pub fn register_files_sparse(&self, count: u16) -> Result<(), Error> {
+        self.register_array("register files", register_op::FILES, 0, &vec![-1i32; usize::from(count)])
+    }
+
     /// Replaces registered files from index `first`.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Every constant of `include/sq.h`, under its C name without the `SQ_` prefix.
+//! Every constant of `include/sq.h`, under its C name without the prefix that its module stands for.
 //!
 //! `IORING_X` and `IOSQE_X` are `SQ_X` with the same value. A number is borrowed only with its meaning; what sq does
 //! not implement is refused with `-EINVAL`, never ignored.
@@ -123,7 +123,7 @@ pub mod enter_flags {
     pub const ALL: u32 = TIMEOUT | SIGMASK | WAIT_IDLE | MIN_WAIT;
 }
 
-/// `sq_register.op`: io_uring's numbers.
+/// `sq_register.op`: io_uring's numbers, and sq's own from 48 on (below 64: QUERY reports them as bits).
 pub mod register_op {
     /// `arg` points at `nr` descriptors (`__s32`, -1 leaves a hole), `IORING_REGISTER_FILES`.
     pub const FILES: u32 = 2;
@@ -135,10 +135,11 @@ pub mod register_op {
     pub const UNREGISTER_EVENTFD: u32 = 5;
     /// Replaces `nr` registered files from index `offset`, `IORING_REGISTER_FILES_UPDATE`.
     pub const FILES_UPDATE: u32 = 6;
-    /// `arg` points at one `__u64`: the opcodes this ring still allows. The mask can only shrink.
-    pub const ALLOW_OPCODES: u32 = 11;
     /// Enables a ring that was set up with `R_DISABLED`, `IORING_REGISTER_ENABLE_RINGS`.
     pub const ENABLE_RINGS: u32 = 12;
+    /// `arg` points at one `__u64`: bit n allows opcode n. The mask can only shrink. sq's own number: io_uring's
+    /// `IORING_REGISTER_RESTRICTIONS` (11) takes another argument.
+    pub const ALLOW_OPCODES: u32 = 48;
 }
 
 /// `sq_state`, written by the drain owner.

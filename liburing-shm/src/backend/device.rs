@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode};
 use sq_uapi::consts::setup_flags;
-use sq_uapi::{Errno, Mapped, Parts, SqQuery, SqSetup, ioctl};
+use sq_uapi::{Errno, Mapped, Parts, SqQuery, SqQuiesce, SqSetup, ioctl};
 
 use super::map::Map;
 use super::{Door, Mappings, Opened};
@@ -61,6 +61,18 @@ fn call(fd: &OwnedFd, number: u32, arg: &mut [u8]) -> Result<u32, Errno> {
 impl Door for Device {
     fn call(&self, number: u32, arg: &mut [u8]) -> Result<u32, Errno> {
         call(&self.0, number, arg)
+    }
+}
+
+/// How long a ring that is dropped waits for its requests. What is in flight after that the kernel side revokes.
+const PATIENCE_NS: u64 = 1_000_000_000;
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // LIFE-1: QUIESCE, munmap, close; a mapping or a duplicate may keep the file.
+        let mut quiesce =
+            SqQuiesce { size: size_of::<SqQuiesce>() as u32, timeout_ns: PATIENCE_NS, ..SqQuiesce::default() };
+        let _ = call(&self.0, ioctl::QUIESCE, bytes_of_mut(&mut quiesce));
     }
 }
 

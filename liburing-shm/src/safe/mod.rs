@@ -172,6 +172,42 @@ impl Submit {
         self.push(entry, Some(buf), len, token)
     }
 
+    /// Reads `len` bytes at `offset` into `buf`, from its byte `at` on: the rest of a read that came back short.
+    ///
+    /// # Errors
+    ///
+    /// As [`Submit::read`].
+    pub fn read_at(
+        &self,
+        target: Target,
+        offset: u64,
+        buf: Buf,
+        at: u32,
+        len: u32,
+        token: u64,
+    ) -> Result<(), Refused> {
+        let entry = opcode::ReadFixed::new(target, buf.index(), at, len).offset(offset).build();
+        self.push(entry, Some(buf), at.saturating_add(len), token)
+    }
+
+    /// Writes `len` bytes of `buf`, from its byte `at` on, at `offset`: the rest of a write that came back short.
+    ///
+    /// # Errors
+    ///
+    /// As [`Submit::read`].
+    pub fn write_at(
+        &self,
+        target: Target,
+        offset: u64,
+        buf: Buf,
+        at: u32,
+        len: u32,
+        token: u64,
+    ) -> Result<(), Refused> {
+        let entry = opcode::WriteFixed::new(target, buf.index(), at, len).offset(offset).build();
+        self.push(entry, Some(buf), at.saturating_add(len), token)
+    }
+
     /// Flushes to stable storage.
     ///
     /// # Errors

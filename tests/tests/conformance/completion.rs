@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The completion queue: slots, blocking, and giving them back.
+
+use liburing_shm::{Errno, Ring, Wait};
+
+use super::common::{SOON, build, delay, echo, errno, never, reap};
+use std::time::Duration;
+
+#[test]
+fn cq2_a_blocked_ring_goes_on_when_it_is_reaped() {
+    let mut ring = build(Ring::builder(4).cq_entries(4));
+    for n in 0..4 {
+        ring.submission().push(echo(n).user_data(n)).unwrap();
+    }
+    ring.submit().unwrap();
+    // All four slots hold completions; these two have to wait.
+    for n in 4..6 {
+        ring.submission().push(echo(n).user_data(n)).unwrap();
+    }
+    ring.submit().unwrap();
+    assert_eq!(ring.submission().room(), 2, "the two are not consumed");
+    assert_eq!(ring.completion().ready(), 4);
+    let seen: Vec<_> = reap(&mut ring).iter().map(|done| done.user_data()).collect();
+    assert_eq!(seen, [0, 1, 2, 3], "CQ-1: nothing is lost or overwritten");
+    // Reaping rang the doorbell: nobody else had to.
+    ring.submitter().wait(&Wait::new(2).timeout(SOON)).unwrap();
+    let seen: Vec<_> = reap(&mut ring).iter().map(|done| done.user_data()).collect();
+    assert_eq!(seen, [4, 5]);
+    assert!(ring.submitter().stats().unwrap().stalls > 0);
+}
+
+#[test]
+fn wait1_a_wait_on_a_blocked_ring_ends() {
+    let mut ring = build(Ring::builder(4).cq_entries(4));
+    for lap in 0..2 {
+        for n in 0..4 {
+            ring.submission().push(echo(lap * 4 + n)).unwrap();
+        }
+        ring.submit().unwrap();
+    }
+    // min_complete is clamped to the 4 that there can be, and they are there.
+    ring.submitter().wait(&Wait::new(100).timeout(SOON)).unwrap();
+    assert_eq!(reap(&mut ring).len(), 4);
+    ring.submitter().wait(&Wait::new(4).timeout(SOON)).unwrap();
+    assert_eq!(reap(&mut ring).len(), 4);
+}
+
+#[test]
+fn slots_held_by_requests_that_never_end_are_got_back_by_cancel() {
+    let mut ring = build(Ring::builder(4).cq_entries(4).max_inflight(4));
+    for _ in 0..4 {
+        ring.submission().push(never()).unwrap();
+    }
+    ring.submit().unwrap();
+    ring.submission().push(echo(1).user_data(1)).unwrap();
+    ring.submit().unwrap();
+    assert_eq!(ring.submission().room(), 3, "it waits for a slot");
+    let stuck = ring.submitter().wait(&Wait::new(1).timeout(SOON));
+    assert_eq!(errno(stuck), Errno::EBUSY, "no slot, and nothing to reap");
+    assert_eq!(ring.submitter().cancel(liburing_shm::CancelFlags::ANY, 0, 0).unwrap(), 4);
+    ring.submitter().wait(&Wait::new(4).timeout(SOON)).unwrap();
+    let done = reap(&mut ring);
+    assert!(done.iter().all(|done| done.result() == Err(Errno::ECANCELED)));
+    ring.submitter().wait(&Wait::new(1).timeout(SOON)).unwrap();
+    assert_eq!(reap(&mut ring)[0].user_data(), 1);
+}
+
+#[test]
+fn entries_beyond_max_inflight_wait_for_a_request() {
+    let mut ring = build(Ring::builder(16).max_inflight(2));
+    for n in 0..10 {
+        ring.submission().push(delay(Duration::from_millis(5)).user_data(n)).unwrap();
+    }
+    ring.submit().unwrap();
+    let mut seen = 0;
+    while seen < 10 {
+        ring.submitter().wait(&Wait::new(1).timeout(SOON)).unwrap();
+        for done in reap(&mut ring) {
+            assert_eq!(done.result(), Ok(7));
+            seen += 1;
+        }
+        assert!(ring.submitter().stats().unwrap().inflight <= 2);
+    }
+    assert_eq!(seen, 10);
+}
+
+#[test]
+fn a_leaked_reap_loses_nothing() {
+    let mut ring = build(Ring::builder(4).cq_entries(4));
+    for n in 0..4 {
+        ring.submission().push(echo(n).user_data(n)).unwrap();
+    }
+    ring.submit().unwrap();
+    let mut leaked = ring.completion().reap();
+    assert_eq!(leaked.next().unwrap().user_data(), 0);
+    std::mem::forget(leaked);
+    let seen: Vec<_> = reap(&mut ring).iter().map(|done| done.user_data()).collect();
+    assert_eq!(seen, [1, 2, 3]);
+    for n in 0..4 {
+        ring.submission().push(echo(n)).unwrap();
+    }
+    ring.submit_and_wait(4).unwrap();
+    assert_eq!(reap(&mut ring).len(), 4, "all slots came back");
+}
