@@ -8,12 +8,10 @@
 use sq_uapi::consts::cancel_flags;
 use sq_uapi::{Errno, SqCancel, SqQuiesce};
 
-use crate::drain::FREE;
 use crate::host::{Host, Lock, Notify, Waited};
 use crate::request::Found;
 use crate::ring::{Ring, stop};
 use crate::snapshot::Snapshot;
-use crate::sync::Ordering;
 
 /// Requests looked at under one hold of the lock.
 const STRIDE: u32 = 64;
@@ -125,7 +123,7 @@ impl<H: Host> Ring<H> {
         self.host.notify(Notify { waiters: true, eventfd: false });
         // First the drain: once it is free, with the bit set, nothing new comes in flight. (A polling thread lets go of it when
         // it sees the bit.) Then one cancel reaches all there is.
-        self.await_quiet(deadline, |ring| ring.drain.load(Ordering::Acquire) == FREE)?;
+        self.await_quiet(deadline, Self::drain_is_free)?;
         self.cancel_everything();
         self.await_quiet(deadline, |ring| {
             ring.cq.with(|cq| {
@@ -133,6 +131,16 @@ impl<H: Host> Ring<H> {
                 cq.requests.inflight() == 0
             })
         })
+    }
+
+    /// The end of a ring whose file is gone: accepts nothing more and cancels what is in flight, without waiting for either
+    /// (LIFE-2). What outlives it keeps the ring by reference, and its completion goes nowhere.
+    pub fn abandon(&self) {
+        self.set_stop(stop::QUIESCED);
+        self.host.notify(Notify { waiters: true, eventfd: false });
+        self.cancel_everything();
+        // A worker may be in the middle of an entry that this cancel came too early for: once more, after it.
+        H::work(self);
     }
 
     fn await_quiet(&self, deadline: u64, quiet: impl Fn(&Self) -> bool) -> Result<(), Errno> {

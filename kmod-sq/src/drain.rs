@@ -15,7 +15,7 @@
 use core::cell::Cell;
 use core::ptr;
 
-use sq_driver::abi::{DEFERRED, OpOps, RawOp, RawPayload, RawRequest};
+use sq_driver::abi::{DEFER_INDEFINITE, DEFERRED, OpOps, RawOp, RawPayload, RawRequest};
 use sq_uapi::consts::{sq_state, sqe_flags};
 use sq_uapi::{Cqe, Errno, Fence, KernelMem, KernelWord, UserWord};
 
@@ -132,10 +132,19 @@ impl<H: Host> Ring<H> {
         Some(Owner { ring: self, sq })
     }
 
+    /// Whether nobody owns the drain. If so, whoever owns it next sees what this caller did before. If not, the owner looks
+    /// again before it lets go, as after a doorbell, and sees it then.
+    pub(crate) fn drain_is_free(&self) -> bool {
+        // A load would not do: a next owner could miss what was stored before it, as this the next owner. Acquire: the
+        // last owner's work comes before. Release: partner of the acquires in `own` and `release`.
+        let knock = |drain| Some(if drain == FREE { FREE } else { drain | REDRAIN });
+        self.drain.fetch_update(at!(DrainQuiet, AcqRel), Ordering::Relaxed, knock) == Ok(FREE)
+    }
+
     /// What a worker does: drains until nothing is left, then lets the ring go idle (BELL-1). Also the way on for a
     /// ring that was left with entries, and for a broken one.
     pub fn work(&self) {
-        if self.is_broken() {
+        if self.stopped() & (stop::BROKEN | stop::QUIESCED) != 0 {
             self.cancel_everything();
         }
         let Some(mut owner) = self.own() else { return };
@@ -233,6 +242,10 @@ impl<H: Host> Owner<'_, H> {
         for _ in 0..PASSES {
             let (consumed, end) = pass(self.ring, self.sq, bound.saturating_sub(total));
             total = total.saturating_add(consumed);
+            if end == End::Stopped && self.ring.stopped() & (stop::BROKEN | stop::QUIESCED) != 0 {
+                // What this owner issued meanwhile was too late for the cancel that came with the stop.
+                self.ring.cancel_everything();
+            }
             if end != End::Bound || total >= bound {
                 return (total, end);
             }
@@ -264,8 +277,8 @@ impl<H: Host> Owner<'_, H> {
 
     /// Lets go, unless somebody rang meanwhile (BELL-5): then the caller is still the owner and looks again.
     pub(crate) fn release(self) -> Option<Self> {
-        // Release: what this owner did comes before the next owner. Acquire, on failure and in the swap: the tail of
-        // whoever set REDRAIN is visible.
+        // Release: what this owner did comes before the next owner. Acquire, in the swap: the tail (or the stop) of whoever
+        // set REDRAIN is visible.
         if self.ring.drain.compare_exchange(OWNED, FREE, at!(DrainRelease, Release), Ordering::Relaxed).is_ok() {
             if self.ring.stopped() & stop::QUIESCED != 0 {
                 // QUIESCE waits for the drain to be free.
@@ -273,7 +286,7 @@ impl<H: Host> Owner<'_, H> {
             }
             return None;
         }
-        self.ring.drain.swap(OWNED, at!(DrainAgain, AcqRel));
+        self.ring.drain.swap(OWNED, at!(DrainAgain, Acquire));
         Some(self)
     }
 
@@ -372,6 +385,7 @@ fn stretch<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, most: u32) -> u32 {
         }
         if word0 & SKIP_SUCCESS != 0 && res >= 0 {
             // A success that nobody wants to hear of: its slot goes back where it came from.
+            sq.op.extra = [0; 2];
             given_back = given_back.wrapping_add(1);
             continue;
         }
@@ -429,28 +443,28 @@ fn special<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, parsed: &Parsed) -> i32 {
         // The framework's own.
         return ring.cancel_entry(Snapshot::of_words(&sq.op.sqe)).unwrap_or_else(|errno| reject(sq, errno));
     }
-    if parsed.bytes() != Bytes::None
-        && let Err(errno) = accept::payload(ring, parsed.bytes(), &sq.op.sqe, &mut sq.op.payload)
-    {
-        return reject(sq, errno);
-    }
-    if parsed.target() && ring.driver.files() {
-        match accept::file(ring, parsed) {
-            Ok(file) => {
-                sq.op.target = crate::host::HostFile::target(&file);
-                sq.issuing.file.set(Some(file));
-            }
-            Err(errno) => return reject(sq, errno),
-        }
-    }
-    let res = issue(ring, sq);
+    let res = match found(ring, sq, parsed) {
+        Ok(()) => issue(ring, sq),
+        Err(errno) => reject(sq, errno),
+    };
     sq.op.payload.nr = 0;
     sq.op.payload.left = 0;
-    if sq.op.target != 0 {
-        sq.op.target = 0;
-        sq.issuing.file.set(None);
-    }
+    sq.op.target = 0;
+    drop(sq.issuing.file.take());
     res
+}
+
+/// Finds the bytes and the file that an operation is on.
+fn found<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, parsed: &Parsed) -> Result<(), Errno> {
+    if parsed.bytes() != Bytes::None {
+        accept::payload(ring, parsed.bytes(), &sq.op.sqe, &mut sq.op.payload)?;
+    }
+    if parsed.target() && ring.driver.files() {
+        let file = accept::file(ring, parsed)?;
+        sq.op.target = crate::host::HostFile::target(&file);
+        sq.issuing.file.set(Some(file));
+    }
+    Ok(())
 }
 
 /// Publishes what was consumed and what completed inline, and takes free slots into the stash when it runs low.
@@ -529,7 +543,13 @@ fn stock<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>) -> bool {
                 return true;
             }
             // CQ_BLOCKED stays if it was said; a want of requests only the kernel side can end.
-            Ok(Some(_)) => return false,
+            Ok(Some(stall)) => {
+                if stall == Stall::Slot {
+                    // WAIT-1: that the ring is blocked ends a wait.
+                    ring.host.notify(Notify { waiters: true, eventfd: false });
+                }
+                return false;
+            }
             Err(out) => {
                 ring.break_ring(out);
                 return false;
@@ -550,8 +570,8 @@ const fn low8(word: u64) -> u8 {
 
 /// # Safety
 ///
-/// `op` is the operation being issued; at most once for it. Null if it is called twice.
-unsafe extern "C" fn defer<H: Host>(op: *mut RawOp) -> *mut RawRequest {
+/// `op` is the operation being issued. Null if it is called twice for it, or (with `DEFER_INDEFINITE`) by CQ-4.
+unsafe extern "C" fn defer<H: Host>(op: *mut RawOp, flags: u32) -> *mut RawRequest {
     // SAFETY: the contract: valid until `issue` returns.
     let op = unsafe { &*op };
     // SAFETY: `pass` set it to the drain owner's `issuing`, and the drain owner is in `issue`.
@@ -559,17 +579,27 @@ unsafe extern "C" fn defer<H: Host>(op: *mut RawOp) -> *mut RawRequest {
     let ring_ptr = issuing.ring.get();
     // SAFETY: as above: the ring being drained.
     let ring = unsafe { &*ring_ptr };
-    let spare = issuing.spare.replace(NONE);
+    let spare = issuing.spare.get();
     let Some(slot) = ring.slots.get(ix(spare)) else { return ptr::null_mut() };
     let [word0, _, _, _, user_data, ..] = op.sqe;
     let who = Identity {
         user_data,
         opcode: low8(word0),
-        skip_success: low8(word0 >> 8) & sqe_flags::CQE_SKIP_SUCCESS != 0,
+        skip_success: word0 & SKIP_SUCCESS != 0,
+        indefinite: flags & DEFER_INDEFINITE != 0,
         file: issuing.file.take(),
     };
+    let most = ring.geometry.most_indefinite();
+    let id = match ring.cq.with(|cq| cq.requests.defer(spare, who, most)) {
+        Ok(id) => id,
+        Err(who) => {
+            // Still the drain owner's: it forgets the file when `issue` has returned.
+            issuing.file.set(who.file);
+            return ptr::null_mut();
+        }
+    };
+    issuing.spare.set(NONE);
     ring.count_ref();
-    let id = ring.cq.with(|cq| cq.requests.defer(spare, who));
     // SAFETY: this runs inside the drain owner's `issue`, `spare` was its spare, and the reference was counted above.
     unsafe { slot.fill(ring_ptr, id, op.target, &op.payload) }
 }

@@ -4,11 +4,10 @@
 use sq_uapi::consts::enter_flags;
 use sq_uapi::{Errno, KernelMem, SqEnter, UserWord};
 
-use crate::cq::Stall;
-use crate::drain::{End, FREE};
+use crate::cq::{OutOfWindow, Stall};
+use crate::drain::End;
 use crate::host::{Host, Lock, Waited};
 use crate::ring::{Mode, Ring, stop};
-use crate::sync::Ordering;
 
 impl<H: Host> Ring<H> {
     /// The bare doorbell: entries consumed.
@@ -126,7 +125,12 @@ impl<H: Host> Ring<H> {
             outcome.is_some()
         });
         // What is there when the time is up counts.
-        match (outcome.or_else(|| self.awaited(goal, idle_ends)), waited) {
+        let outcome = outcome.or_else(|| self.awaited(goal, idle_ends));
+        if outcome == Some(Err(Errno::EBADFD)) {
+            // Only now: this wakes, and within `wait` the host may hold what waking takes.
+            self.break_ring(OutOfWindow);
+        }
+        match (outcome, waited) {
             (Some(outcome), _) => outcome,
             (None, Waited::Timeout) => Err(Errno::ETIME),
             (None, _) => Err(Errno::EINTR),
@@ -138,7 +142,7 @@ impl<H: Host> Ring<H> {
         if self.stopped() != 0 {
             return Some(self.accepting());
         }
-        let looked = self.cq.with(|cq| {
+        let looked: Result<_, OutOfWindow> = self.cq.with(|cq| {
             let unreaped = cq.look(&self.mem)?;
             if unreaped >= goal {
                 return Ok(Some(Ok(())));
@@ -147,8 +151,10 @@ impl<H: Host> Ring<H> {
                 return Ok(Some(Err(Errno::EBUSY)));
             }
             if idle_ends {
+                // Whether a drain still runs does not matter: it publishes its head together with what it completed, under
+                // this lock, so what is not counted here is in flight or done.
                 let empty = self.mem.load_user(UserWord::SqTail) == cq.sq_head;
-                if empty && cq.requests.inflight() == 0 && self.drain.load(Ordering::Acquire) == FREE {
+                if empty && cq.requests.inflight() == 0 {
                     return Ok(Some(Ok(())));
                 }
                 cq.idle_waiter = true;
@@ -156,9 +162,7 @@ impl<H: Host> Ring<H> {
             cq.wake_when(goal);
             Ok(None)
         });
-        looked.unwrap_or_else(|out| {
-            self.break_ring(out);
-            Some(Err(Errno::EBADFD))
-        })
+        // The caller breaks the ring.
+        looked.unwrap_or(Some(Err(Errno::EBADFD)))
     }
 }

@@ -157,6 +157,14 @@ impl Geometry {
         setup.offsets = self.offsets;
     }
 
+    /// Requests that may wait without bound, at most: they leave an eighth of the completion slots, and at least one, to what
+    /// can complete (CQ-4).
+    #[must_use]
+    pub const fn most_indefinite(&self) -> u32 {
+        let eighth = self.cq_entries >> 3;
+        self.cq_entries.saturating_sub(if eighth == 0 { 1 } else { eighth })
+    }
+
     /// The segment `off..off + len` of buffer `index` as an offset in the pool, or `None` if it is not all inside.
     #[must_use]
     pub fn pool_offset(&self, index: u16, off: u64, len: u32) -> Option<u64> {

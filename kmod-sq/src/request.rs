@@ -50,6 +50,7 @@ pub(crate) struct Meta<H: Host> {
     user_data: u64,
     opcode: u8,
     skip_success: bool,
+    indefinite: bool,
     canceled: bool,
     file: Option<H::File>,
 }
@@ -59,6 +60,8 @@ pub(crate) struct Identity<F> {
     pub(crate) user_data: u64,
     pub(crate) opcode: u8,
     pub(crate) skip_success: bool,
+    /// It may wait without bound (CQ-4).
+    pub(crate) indefinite: bool,
     pub(crate) file: Option<F>,
 }
 
@@ -88,6 +91,8 @@ pub(crate) struct Requests<H: Host> {
     meta: H::Array<Meta<H>>,
     free: u32,
     inflight: u32,
+    /// Those of them that may wait without bound.
+    indefinite: u32,
     next_id: u64,
 }
 
@@ -101,11 +106,12 @@ impl<H: Host> Requests<H> {
                 user_data: 0,
                 opcode: 0,
                 skip_success: false,
+                indefinite: false,
                 canceled: false,
                 file: None,
             }
         })?;
-        Ok(Self { meta, free: 0, inflight: 0, next_id: 1 })
+        Ok(Self { meta, free: 0, inflight: 0, indefinite: 0, next_id: 1 })
     }
 
     pub(crate) const fn inflight(&self) -> u32 {
@@ -127,8 +133,20 @@ impl<H: Host> Requests<H> {
         index
     }
 
-    /// SPARE -> ISSUING. Returns the new request's id.
-    pub(crate) fn defer(&mut self, index: u32, who: Identity<H::File>) -> u64 {
+    /// SPARE -> ISSUING. Returns the new request's id, or gives `who` back if it may wait without bound and
+    /// `most_indefinite` such requests are in flight (CQ-4).
+    pub(crate) fn defer(
+        &mut self,
+        index: u32,
+        who: Identity<H::File>,
+        most_indefinite: u32,
+    ) -> Result<u64, Identity<H::File>> {
+        if who.indefinite {
+            if self.indefinite >= most_indefinite {
+                return Err(who);
+            }
+            self.indefinite = self.indefinite.saturating_add(1);
+        }
         let id = self.next_id;
         self.next_id = self.next_id.wrapping_add(1);
         self.inflight = self.inflight.saturating_add(1);
@@ -140,11 +158,12 @@ impl<H: Host> Requests<H> {
                 user_data: who.user_data,
                 opcode: who.opcode,
                 skip_success: who.skip_success,
+                indefinite: who.indefinite,
                 canceled: false,
                 file: who.file,
             };
         }
-        id
+        Ok(id)
     }
 
     /// ISSUING -> HELD, when `issue` has returned. Returns the id if a cancel arrived meanwhile. The request may have gone
@@ -178,6 +197,7 @@ impl<H: Host> Requests<H> {
         meta.state = State::Free { next: self.free };
         self.free = index;
         self.inflight = self.inflight.saturating_sub(1);
+        self.indefinite = self.indefinite.saturating_sub(meta.indefinite.into());
         Some(Settled { user_data: meta.user_data, skip_success: meta.skip_success, file: meta.file.take() })
     }
 

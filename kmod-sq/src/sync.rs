@@ -44,6 +44,8 @@ pub mod model {
         DrainAgain,
         /// `drain`: FREE in `abandon`.
         DrainAbandon,
+        /// `drain`: QUIESCE asks whether it is FREE.
+        DrainQuiet,
         /// `stop`: loads.
         StopLoad,
         /// `stop`: a bit is set.
@@ -54,6 +56,23 @@ pub mod model {
         RefDrop,
         /// `refs`: the last reference has gone.
         RefLast,
+    }
+
+    impl Site {
+        /// All of them.
+        pub const ALL: [Self; 11] = [
+            Self::DrainOwn,
+            Self::DrainKnock,
+            Self::DrainRelease,
+            Self::DrainAgain,
+            Self::DrainAbandon,
+            Self::DrainQuiet,
+            Self::StopLoad,
+            Self::StopSet,
+            Self::StopEnable,
+            Self::RefDrop,
+            Self::RefLast,
+        ];
     }
 
     std::thread_local! {

@@ -144,8 +144,8 @@ struct sq_cqe32 {
  * sq_state, written by the drain owner
  */
 #define SQ_SQ_NEED_WAKEUP	(1U << 0)	/* ring after publishing entries */
-#define SQ_SQ_CQ_BLOCKED	(1U << 1)	/* ring after reaping */
-#define SQ_SQ_DRAIN_WAIT	(1U << 2)	/* an SQ_IO_DRAIN entry waits */
+#define SQ_SQ_CQ_BLOCKED	(1U << 16)	/* ring after reaping */
+#define SQ_SQ_DRAIN_WAIT	(1U << 17)	/* an SQ_IO_DRAIN entry waits */
 
 /*
  * cq_flags, written by the reaper

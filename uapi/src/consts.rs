@@ -147,9 +147,9 @@ pub mod sq_state {
     /// The kernel side sleeps: ring the doorbell after publishing entries, `IORING_SQ_NEED_WAKEUP`.
     pub const NEED_WAKEUP: u32 = 1 << 0;
     /// Entries wait for completion slots: ring the doorbell after reaping.
-    pub const CQ_BLOCKED: u32 = 1 << 1;
+    pub const CQ_BLOCKED: u32 = 1 << 16;
     /// An `IO_DRAIN` entry waits for earlier requests.
-    pub const DRAIN_WAIT: u32 = 1 << 2;
+    pub const DRAIN_WAIT: u32 = 1 << 17;
 }
 
 /// `cq_flags`, written by the reaper.

@@ -16,6 +16,9 @@ pub const TABLE_FILES: u32 = 1 << 0;
 /// What `issue` returns when the driver has taken the request: no operation's result is this.
 pub const DEFERRED: i32 = i32::MIN;
 
+/// Flag of [`OpOps::defer`]: the request may wait without bound, until it is canceled.
+pub const DEFER_INDEFINITE: u32 = 1 << 0;
+
 /// Most segments of a payload.
 pub const MAX_SEGMENTS: usize = sq_uapi::consts::limit::IOV as usize;
 
@@ -122,9 +125,10 @@ pub struct RawOp {
 #[derive(Debug)]
 #[repr(C)]
 pub struct OpOps {
-    /// Takes the operation out of `issue`: the caller must then return [`DEFERRED`]. At most once. Never fails: the
-    /// request was set aside when the entry was accepted.
-    pub defer: unsafe extern "C" fn(op: *mut RawOp) -> *mut RawRequest,
+    /// Takes the operation out of `issue`: the caller must then return [`DEFERRED`]. At most once. With flags 0 it never fails:
+    /// the request was set aside when the entry was accepted. With [`DEFER_INDEFINITE`] it returns null when the ring has
+    /// as many such requests as it may (CQ-4); the operation's result is then -EBUSY.
+    pub defer: unsafe extern "C" fn(op: *mut RawOp, flags: u32) -> *mut RawRequest,
     /// Copies from a user address to `dst`; 0 or a negative error number.
     pub copy_from_user: unsafe extern "C" fn(framework: *const c_void, dst: *mut u8, addr: u64, len: usize) -> i32,
     /// Copies from `src` to a user address; 0 or a negative error number.

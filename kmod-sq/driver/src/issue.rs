@@ -5,7 +5,7 @@ use core::marker::PhantomData;
 
 use sq_uapi::{Errno, Sqe};
 
-use crate::abi::{DEFERRED, RawOp};
+use crate::abi::{DEFER_INDEFINITE, DEFERRED, RawOp, RawRequest};
 use crate::payload::Payload;
 use crate::request::Request;
 
@@ -160,16 +160,33 @@ impl<'op> Op<'op> {
         }
     }
 
-    /// Takes the operation out of `issue`: the request completes later, from anywhere. It never fails: the request
-    /// was set aside when the entry was accepted.
+    /// Takes the operation out of `issue`: the request completes later, from anywhere, and in finite time without user space
+    /// doing anything. It never fails: the request was set aside when the entry was accepted.
     #[inline]
     pub fn defer(self) -> (Request, Issued<'op>) {
+        // SAFETY: without flags `defer` returns a request that nobody else holds.
+        (unsafe { Request::from_raw(self.take(0)) }, Issued { res: DEFERRED, brand: PhantomData })
+    }
+
+    /// As [`Op::defer`], for an operation that may wait without bound: for an event, for a peer, for a cancel.
+    ///
+    /// # Errors
+    ///
+    /// The answer to give (`-EBUSY`) when the ring has as many such requests as it may (CQ-4): they hold completion slots, and
+    /// some must be left for what can complete.
+    pub fn defer_indefinite(self) -> Result<(Request, Issued<'op>), Issued<'op>> {
+        let raw = self.take(DEFER_INDEFINITE);
+        if raw.is_null() {
+            return Err(Issued { res: Errno::EBUSY.to_res(), brand: PhantomData });
+        }
+        // SAFETY: not null, so it is a request that nobody else holds.
+        Ok((unsafe { Request::from_raw(raw) }, Issued { res: DEFERRED, brand: PhantomData }))
+    }
+
+    fn take(self, flags: u32) -> *mut RawRequest {
         // SAFETY: `ops` is valid while the operation is (contract of the table's `issue`).
         let ops = unsafe { &*self.raw.ops };
         // SAFETY: `self` is consumed, so this is called at most once an operation.
-        let raw = unsafe { (ops.defer)(self.raw) };
-        // SAFETY: `defer` returns a request that nobody else holds.
-        let request = unsafe { Request::from_raw(raw) };
-        (request, Issued { res: DEFERRED, brand: PhantomData })
+        unsafe { (ops.defer)(self.raw, flags) }
     }
 }

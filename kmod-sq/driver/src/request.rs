@@ -42,9 +42,9 @@ unsafe impl Sync for Request {}
 impl Request {
     /// # Safety
     ///
-    /// `raw` came from `defer` and nobody else holds it.
+    /// `raw` came from `defer`, is not null, and nobody else holds it.
     pub(crate) unsafe fn from_raw(raw: *mut RawRequest) -> Self {
-        // SAFETY: `defer` never returns null.
+        // SAFETY: the contract.
         Self(unsafe { NonNull::new_unchecked(raw) })
     }
 

@@ -127,7 +127,7 @@ fn life1_quiesce_works_on_a_blocked_ring_and_wakes_waiters() {
     let ring = super::common::build(Ring::builder(4).cq_entries(4).max_inflight(4));
     let (submitter, mut sq, mut cq) = ring.split();
     for _ in 0..4 {
-        sq.push(never()).unwrap();
+        sq.push(delay(Duration::from_secs(9))).unwrap();
     }
     sq.submit().unwrap();
     sq.push(echo(1)).unwrap();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The completion queue: slots, blocking, and giving them back.
 
-use liburing_shm::{Errno, Ring, Wait};
+use liburing_shm::{Errno, Ring, SqeFlags, Wait, opcode};
 
 use super::common::{SOON, build, delay, echo, errno, never, reap};
 use std::time::Duration;
@@ -46,10 +46,10 @@ fn wait1_a_wait_on_a_blocked_ring_ends() {
 }
 
 #[test]
-fn slots_held_by_requests_that_never_end_are_got_back_by_cancel() {
+fn slots_held_by_slow_requests_are_got_back_by_cancel() {
     let mut ring = build(Ring::builder(4).cq_entries(4).max_inflight(4));
     for _ in 0..4 {
-        ring.submission().push(never()).unwrap();
+        ring.submission().push(delay(Duration::from_secs(9))).unwrap();
     }
     ring.submit().unwrap();
     ring.submission().push(echo(1).user_data(1)).unwrap();
@@ -63,6 +63,25 @@ fn slots_held_by_requests_that_never_end_are_got_back_by_cancel() {
     assert!(done.iter().all(|done| done.result() == Err(Errno::ECANCELED)));
     ring.submitter().wait(&Wait::new(1).timeout(SOON)).unwrap();
     assert_eq!(reap(&mut ring)[0].user_data(), 1);
+}
+
+#[test]
+fn cq4_requests_without_bound_leave_slots_to_the_others() {
+    let mut ring = build(Ring::builder(16).cq_entries(16).max_inflight(16));
+    for n in 0..16 {
+        ring.submission().push(never().user_data(n)).unwrap();
+    }
+    ring.submit().unwrap();
+    // An eighth of 16 is kept: the last two fail at once, in their own completions.
+    let done: Vec<_> = reap(&mut ring).iter().map(|done| (done.user_data(), done.result())).collect();
+    assert_eq!(done, [(14, Err(Errno::EBUSY)), (15, Err(Errno::EBUSY))]);
+    assert_eq!(super::common::one(&mut ring, echo(5)), Ok(5), "the ring goes on");
+    assert_eq!(ring.submitter().cancel(liburing_shm::CancelFlags::USERDATA, 3, 0).unwrap(), 0);
+    ring.submitter().wait(&Wait::new(1).timeout(SOON)).unwrap();
+    assert_eq!(reap(&mut ring)[0].user_data(), 3);
+    ring.submission().push(never().user_data(99)).unwrap();
+    ring.submit().unwrap();
+    assert_eq!(ring.completion().ready(), 0, "a place came free");
 }
 
 #[test]
@@ -82,6 +101,18 @@ fn entries_beyond_max_inflight_wait_for_a_request() {
         assert!(ring.submitter().stats().unwrap().inflight <= 2);
     }
     assert_eq!(seen, 10);
+}
+
+#[test]
+fn an_operation_leaves_nothing_to_the_next() {
+    // CQE32: the second half of a completion is its own operation's, also after a skipped success and in a rejection.
+    let mut ring = build(Ring::builder(4).wide_completions());
+    ring.submission().push(echo(7).flags(SqeFlags::CQE_SKIP_SUCCESS)).unwrap();
+    ring.submission().push(opcode::Nop::new().build().flags(SqeFlags::IO_LINK)).unwrap();
+    ring.submission().push(opcode::Nop::new().build()).unwrap();
+    ring.submit().unwrap();
+    let done: Vec<_> = reap(&mut ring).iter().map(|done| (done.result(), done.extra())).collect();
+    assert_eq!(done, [(Err(Errno::EINVAL), [0, 0]), (Ok(0), [0, 0])]);
 }
 
 #[test]

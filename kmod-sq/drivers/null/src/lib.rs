@@ -15,9 +15,12 @@ pub mod cmd {
     pub const RESULT: u32 = 1;
     /// Completes with the low 31 bits of word 1, word 0 nanoseconds later.
     pub const DELAY: u32 = 2;
-    /// Completes when it is canceled, and only then.
+    /// Completes when it is canceled, and only then. `-EBUSY` if as many such requests are in flight as the ring allows.
     pub const NEVER: u32 = 3;
 }
+
+/// A delay up to this counts as bounded: 10 s.
+const BOUNDED_NS: u64 = 10_000_000_000;
 
 /// The longest that `NEVER` would last without a cancel: 584 years.
 const FOREVER: u64 = u64::MAX;
@@ -46,22 +49,30 @@ impl Driver for Null {
                 op.done(low31(first))
             }
             cmd::RESULT => op.finish(result(first)),
-            cmd::DELAY => {
+            cmd::DELAY if first <= BOUNDED_NS => {
                 let (request, issued) = op.defer();
                 request.complete_after(first, Ok(low31(second)));
                 issued
             }
-            cmd::NEVER => {
-                let (request, issued) = op.defer();
-                request.complete_after(FOREVER, Err(Errno::ETIME));
-                issued
-            }
+            cmd::DELAY => later(op, first, Ok(low31(second))),
+            cmd::NEVER => later(op, FOREVER, Err(Errno::ETIME)),
             _ => op.fail(Errno::EOPNOTSUPP),
         }
     }
 
     // Nothing is held: what is deferred, the framework's clock holds, and it cancels that itself.
     fn cancel(&self, _: RequestId) {}
+}
+
+/// An operation that, for all a ring can wait, may not end by itself.
+fn later(op: Op<'_>, delay_ns: u64, result: Result<i32, Errno>) -> Issued<'_> {
+    match op.defer_indefinite() {
+        Ok((request, issued)) => {
+            request.complete_after(delay_ns, result);
+            issued
+        }
+        Err(busy) => busy,
+    }
 }
 
 const fn low31(word: u64) -> i32 {
