@@ -70,12 +70,12 @@ impl Pool {
     }
 }
 
-/// Copies bytes that the kernel side may be reading or writing.
+/// Copies bytes that others may be reading or writing meanwhile.
 ///
 /// # Safety
 ///
 /// `src` is readable and `dst` writable for `len` bytes, and they do not overlap.
-unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
+pub(crate) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
     // SAFETY: the contract. In assembly, because a plain copy of bytes that another thread writes would be a data race in Rust's eyes.
     unsafe {
         std::arch::asm!(

@@ -13,6 +13,7 @@ use sq_uapi::{Errno, Mapped};
 
 use super::background::{self, Background};
 use super::memory::Memory;
+use crate::pool;
 
 /// The process around one ring.
 pub(super) struct ProcessHost {
@@ -86,16 +87,16 @@ impl Host for ProcessHost {
 
     unsafe fn copy_from_user(&self, dst: *mut u8, addr: u64, len: usize) -> Result<(), Errno> {
         let src = user_pointer(addr, len)?;
-        // SAFETY: an entry with a raw address is pushed by `unsafe` code that vouches for it; `dst` by contract. The bytes may be
-        // written by other threads of the application meanwhile; they are the application's own.
-        unsafe { std::ptr::copy(src, dst, len) };
+        // SAFETY: an entry with a raw address is pushed by `unsafe` code that vouches for it; `dst` by contract. Either may be
+        // written by others meanwhile: the one by the application, the other, if it is a driver's store, through other rings.
+        unsafe { pool::copy(dst, src, len) };
         Ok(())
     }
 
     unsafe fn copy_to_user(&self, addr: u64, src: *const u8, len: usize) -> Result<(), Errno> {
         let dst = user_pointer(addr, len)?;
         // SAFETY: as above.
-        unsafe { std::ptr::copy(src, dst, len) };
+        unsafe { pool::copy(dst, src, len) };
         Ok(())
     }
 

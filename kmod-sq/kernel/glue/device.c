@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/* Drivers, their nodes, and the calls on an open file: bytes in, one call into Rust, bytes out. */
+#include <linux/compat.h>
+#include <linux/cred.h>
+#include <linux/ctype.h>
+#include <linux/list.h>
+#include <linux/miscdevice.h>
+#include <linux/mutex.h>
+#include <linux/poll.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+
+#include "glue.h"
+
+/* A registered driver. Its owner's module is pinned by every open file and every home, so they may point here. */
+struct sq_device {
+	struct miscdevice		misc;
+	/* A copy: opening must pin the driver's module, which pins ours by its imports. */
+	struct file_operations		fops;
+	const struct sq_driver_table	*table;
+	const void			*data;
+	struct module			*owner;
+	char				name[2 + SQ_DRIVER_NAME_MAX + 1];
+	struct list_head		list;
+};
+
+/* An open file. */
+struct sq_file {
+	struct sq_device	*device;
+	struct mutex		setup_lock;
+	struct sq_home		*home;	/* set once, by release; null: no ring yet */
+};
+
+/* Largest argument that is looked at (kmod_sq::call::MAX_ARGUMENT), and what fits on the stack. */
+#define SQ_ARGUMENT_MAX		4096
+#define SQ_ARGUMENT_SMALL	256
+
+static struct sq_home *sq_home_of(struct file *file)
+{
+	struct sq_file *sf = file->private_data;
+
+	/* Pairs with the release in sq_setup(): whoever sees a home sees all of it. */
+	return smp_load_acquire(&sf->home);
+}
+
+/* LIFE-3: one mm, and whatever the calling thread has become since, the ring's credentials. */
+static long sq_call(struct sq_home *home, u32 cmd, u8 *arg, size_t len)
+{
+	const struct cred *cred;
+	long ret;
+
+	if (current->mm != home->mm && cmd != SQ_IOC_STATS)
+		return -EXDEV;
+	if (likely(current_cred() == home->cred))
+		return sq_ring_call(home->ring, cmd, arg, len);
+	cred = override_creds(home->cred);
+	ret = sq_ring_call(home->ring, cmd, arg, len);
+	revert_creds(cred);
+	return ret;
+}
+
+/* The signal mask is the caller's, not the ring's, so it is dealt with here. Rust checks all fields. */
+static long sq_enter(struct sq_home *home, u8 *arg, size_t len)
+{
+	struct sq_enter *enter = (struct sq_enter *)arg;
+	bool masked = len >= sizeof(*enter) && (enter->flags & SQ_ENTER_SIGMASK);
+	long ret;
+
+	if (masked)
+		sq_sigmask_begin(enter->sigmask);
+	ret = sq_call(home, SQ_IOC_ENTER, arg, len);
+	if (masked)
+		sq_sigmask_end(ret >= 0 && enter->wait_result == -EINTR);
+	return ret;
+}
+
+static long sq_setup(struct sq_file *sf, u8 *arg, size_t len, void __user *user)
+{
+	struct sq_device *device = sf->device;
+	struct sq_home *home;
+	long err;
+
+	if (mutex_lock_killable(&sf->setup_lock))
+		return -EINTR;
+	err = -EBUSY;
+	if (sf->home)
+		goto out;
+	home = sq_home_new(device);
+	err = PTR_ERR_OR_ZERO(home);
+	if (err)
+		goto out;
+	err = sq_ring_setup(home, device->table, device->data, arg, len, &home->ring);
+	if (err) {
+		sq_home_free(home);
+		goto out;
+	}
+	/* Before it is published: a ring that its owner cannot find is none. */
+	if (copy_to_user(user, arg, len)) {
+		sq_ring_close(home->ring);
+		err = -EFAULT;
+		goto out;
+	}
+	smp_store_release(&sf->home, home);
+out:
+	mutex_unlock(&sf->setup_lock);
+	return err;
+}
+
+/* A call with an argument: its size is its first word, and Rust checks that the copy still says so. */
+static long sq_call_argument(struct sq_file *sf, struct sq_home *home, u32 cmd, u8 *arg, size_t len,
+			     void __user *user)
+{
+	bool out = cmd == SQ_IOC_QUERY || cmd == SQ_IOC_ENTER || cmd == SQ_IOC_STATS;
+	long ret;
+
+	if (copy_from_user(arg, user, len))
+		return -EFAULT;
+	if (cmd == SQ_IOC_SETUP)
+		return sq_setup(sf, arg, len, user);
+	if (cmd == SQ_IOC_QUERY)
+		ret = sq_rust_query(sf->device->table, sf->device->data, arg, len);
+	else if (cmd == SQ_IOC_ENTER)
+		ret = sq_enter(home, arg, len);
+	else
+		ret = sq_call(home, cmd, arg, len);
+	if (ret >= 0 && out && copy_to_user(user, arg, len))
+		return -EFAULT;
+	return ret;
+}
+
+static long sq_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	struct sq_home *home = sq_home_of(file);
+	void __user *user = (void __user *)arg;
+	u8 small[SQ_ARGUMENT_SMALL] __aligned(8);
+	u8 *large;
+	u32 size;
+	long ret;
+
+	switch (cmd) {
+	case SQ_IOC_ENTER:
+		if (!home)
+			return -ENXIO;
+		if (!arg)
+			return sq_call(home, cmd, NULL, 0);
+		break;
+	case SQ_IOC_REGISTER:
+	case SQ_IOC_QUIESCE:
+	case SQ_IOC_CANCEL:
+	case SQ_IOC_STATS:
+		if (!home)
+			return -ENXIO;
+		break;
+	case SQ_IOC_QUERY:
+	case SQ_IOC_SETUP:
+		break;
+	default:
+		return -ENOTTY;
+	}
+
+	if (get_user(size, (u32 __user *)user))
+		return -EFAULT;
+	if (size < sizeof(u32))
+		return -EINVAL;
+	if (size > SQ_ARGUMENT_MAX)
+		return -E2BIG;
+	if (size <= sizeof(small))
+		return sq_call_argument(file->private_data, home, cmd, small, size, user);
+	large = kmalloc(size, GFP_KERNEL_ACCOUNT);
+	if (!large)
+		return -ENOMEM;
+	ret = sq_call_argument(file->private_data, home, cmd, large, size, user);
+	kfree(large);
+	return ret;
+}
+
+static void sq_vma_flags(struct vm_area_struct *vma, vm_flags_t set, vm_flags_t clear)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
+	vma->vm_flags = (vma->vm_flags | set) & ~clear;
+#else
+	vm_flags_mod(vma, set, clear);
+#endif
+}
+
+static int sq_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	struct sq_home *home = sq_home_of(file);
+	u64 offset = (u64)vma->vm_pgoff << PAGE_SHIFT;
+	u32 which;
+
+	if (!home)
+		return -ENXIO;
+	if (vma->vm_mm != home->mm)
+		return -EXDEV;
+	/* A private mapping would be a copy, and one of a file opened read-only is not VM_SHARED. */
+	if (!(vma->vm_flags & VM_SHARED))
+		return -EINVAL;
+	for (which = 0; which < SQ_PAGES_NR; which++)
+		if (home->pages[which].nr && home->pages[which].offset == offset)
+			break;
+	if (which == SQ_PAGES_NR)
+		return -EINVAL;
+	if (vma->vm_flags & VM_EXEC)
+		return -EACCES;
+	/* What the kernel writes nobody else does, by mprotect() neither. */
+	if (which == SQ_PAGES_KERNEL && (vma->vm_flags & VM_WRITE))
+		return -EACCES;
+	/* VM_IO: no long-term pin, no madvise() that undoes VM_DONTCOPY. */
+	sq_vma_flags(vma, VM_IO | VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP,
+		     VM_MAYEXEC | (which == SQ_PAGES_KERNEL ? VM_MAYWRITE : 0));
+	return sq_pages_map(&home->pages[which], vma);
+}
+
+static __poll_t sq_poll(struct file *file, poll_table *table)
+{
+	struct sq_home *home = sq_home_of(file);
+
+	if (!home)
+		return EPOLLERR;
+	/* First onto the queue, then the look: what is posted in between wakes. */
+	poll_wait(file, &home->wait, table);
+	return sq_ring_poll(home->ring);
+}
+
+static int sq_open(struct inode *inode, struct file *file)
+{
+	struct sq_device *device = container_of(file->private_data, struct sq_device, misc);
+	struct sq_file *sf = kzalloc(sizeof(*sf), GFP_KERNEL_ACCOUNT);
+
+	if (!sf)
+		return -ENOMEM;
+	sf->device = device;
+	mutex_init(&sf->setup_lock);
+	file->private_data = sf;
+	return nonseekable_open(inode, file);
+}
+
+/* LIFE-2: never waits for a completion. What is in flight keeps the ring, not the file. */
+static int sq_release(struct inode *inode, struct file *file)
+{
+	struct sq_file *sf = file->private_data;
+
+	if (sf->home) {
+		WRITE_ONCE(sf->home->closed, true);
+		sq_ring_close(sf->home->ring);
+	}
+	kfree(sf);
+	return 0;
+}
+
+const struct file_operations sq_file_operations = {
+	.open		= sq_open,
+	.release	= sq_release,
+	.unlocked_ioctl	= sq_ioctl,
+	.compat_ioctl	= compat_ptr_ioctl,
+	.mmap		= sq_mmap,
+	.poll		= sq_poll,
+	.llseek		= noop_llseek,
+};
+
+/* Ours as well: requests may outlive the driver's interest, and their completions run here. */
+void sq_device_pin(struct sq_device *device)
+{
+	__module_get(device->owner);
+	__module_get(THIS_MODULE);
+}
+
+void sq_device_unpin(struct sq_device *device)
+{
+	module_put(device->owner);
+	module_put(THIS_MODULE);
+}
+
+static LIST_HEAD(sq_devices);
+static DEFINE_MUTEX(sq_devices_lock);
+
+static bool sq_known(const char *name)
+{
+	struct sq_device *device;
+
+	list_for_each_entry(device, &sq_devices, list)
+		if (!strcmp(device->name, name))
+			return true;
+	return false;
+}
+
+static bool sq_name_is_good(const char *name)
+{
+	size_t i;
+
+	for (i = 0; name[i]; i++)
+		if (i == SQ_DRIVER_NAME_MAX || !(islower(name[i]) || isdigit(name[i]) || name[i] == '_'))
+			return false;
+	return i > 0;
+}
+
+static int sq_check_table(const struct sq_driver_table *table, struct module *owner, umode_t mode)
+{
+	const char *who = module_name(owner);
+
+	/* These two first, and only these: the rest of another version may mean anything. */
+	if (table->version != SQ_DRIVER_VERSION || table->size != sizeof(*table)) {
+		pr_err("sq: %s has driver table version %u of %u bytes, sq.ko has version %u of %zu: rebuild it\n", who,
+		       table->version, table->size, SQ_DRIVER_VERSION, sizeof(*table));
+		return -EINVAL;
+	}
+	if (!table->name || !sq_name_is_good(table->name)) {
+		pr_err("sq: %s: a driver's name is 1 to %u of a-z, 0-9 and _\n", who, SQ_DRIVER_NAME_MAX);
+		return -EINVAL;
+	}
+	if (!table->issue || !table->cancel || table->resv || (table->flags & ~SQ_DRIVER_FILES)) {
+		pr_err("sq: %s: issue or cancel is missing, or a reserved bit is set (flags %#x)\n", who, table->flags);
+		return -EINVAL;
+	}
+	if (mode & ~0666) {
+		pr_err("sq: %s: mode %#o is no mode of a device node\n", who, mode);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+struct sq_device *sq_driver_register(const struct sq_driver_table *table, const void *data, struct module *owner,
+				     umode_t mode)
+{
+	struct sq_device *device;
+	int err = sq_check_table(table, owner, mode);
+
+	if (err)
+		return ERR_PTR(err);
+	device = kzalloc(sizeof(*device), GFP_KERNEL);
+	if (!device)
+		return ERR_PTR(-ENOMEM);
+	snprintf(device->name, sizeof(device->name), "sq%s", table->name);
+	device->table = table;
+	device->data = data;
+	device->owner = owner;
+	device->fops = sq_file_operations;
+	device->fops.owner = owner;
+	device->misc = (struct miscdevice){
+		.minor	= MISC_DYNAMIC_MINOR,
+		.name	= device->name,
+		.fops	= &device->fops,
+		.mode	= mode,
+	};
+	mutex_lock(&sq_devices_lock);
+	/* misc_register() would find out too, but complains at length. */
+	err = sq_known(device->name) ? -EEXIST : misc_register(&device->misc);
+	if (!err)
+		list_add_tail(&device->list, &sq_devices);
+	mutex_unlock(&sq_devices_lock);
+	if (err) {
+		kfree(device);
+		return ERR_PTR(err);
+	}
+	return device;
+}
+EXPORT_SYMBOL_GPL(sq_driver_register);
+
+void sq_driver_unregister(struct sq_device *device)
+{
+	mutex_lock(&sq_devices_lock);
+	misc_deregister(&device->misc);
+	list_del(&device->list);
+	mutex_unlock(&sq_devices_lock);
+	kfree(device);
+}
+EXPORT_SYMBOL_GPL(sq_driver_unregister);
+
+static int __init sq_init(void)
+{
+	return sq_homes_init();
+}
+
+static void __exit sq_exit(void)
+{
+	sq_homes_exit();
+}
+
+module_init(sq_init);
+module_exit(sq_exit);
+MODULE_DESCRIPTION("io_uring-style queues for kernel modules");
+MODULE_VERSION(SQ_VERSION);
+MODULE_LICENSE("Dual MIT/GPL");

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * What C and Rust have in common inside sq.ko. kernel/src/ffi.rs is the same
+ * list in Rust.
+ *
+ *	device.c	drivers, nodes, and the calls on an open file
+ *	home.c		life of what a ring stands on; sleeping, waking, workers, clock
+ *	memory.c	ring pages, mappings, allocation, user copies
+ *	signal.c	the signal mask of a wait
+ *	small.c		locks, files, panic
+ */
+#ifndef _SQ_GLUE_H
+#define _SQ_GLUE_H
+
+#include <linux/eventfd.h>
+#include <linux/fs.h>
+#include <linux/hrtimer.h>
+#include <linux/mm.h>
+#include <linux/sched.h>
+#include <linux/version.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+#include <sq_driver.h>
+
+/* Rust: Ring<KernelHost> */
+struct sq_ring;
+
+/* Pages that the kernel side and user space share. Written once, before the ring is published. */
+struct sq_pages {
+	struct page	**pages;
+	void		*addr;		/* mapped here in the kernel */
+	unsigned long	nr;
+	u64		offset;		/* of mmap */
+};
+
+/* Order of mmap offsets; kernel/src/ffi.rs has the same numbers. */
+enum { SQ_PAGES_USER, SQ_PAGES_KERNEL, SQ_PAGES_POOL, SQ_PAGES_NR };
+
+struct sq_device;
+
+/*
+ * What a ring stands on: the kernel's side of kmod_sq::Host.
+ *
+ * It lives as long as the Rust ring, which counts references: one of the open
+ * file, one of each request in flight, one of a queued drain. The last one
+ * queues free_work. It pins both modules, but neither the file nor (beyond its
+ * struct) the mm: see LIFE-2 and LIFE-3.
+ */
+struct sq_home {
+	struct sq_ring		*ring;
+	struct mm_struct	*mm;		/* mmgrab: an identity, and the way to mmget_not_zero() */
+	const struct cred	*cred;		/* every entry runs with it */
+	struct sq_device	*device;
+	bool			closed;		/* user memory is out of reach: the file is gone */
+
+	wait_queue_head_t	wait;		/* waiters and pollers */
+	spinlock_t		eventfd_lock;
+	struct eventfd_ctx	*eventfd;	/* under eventfd_lock */
+
+	struct work_struct	drain_work;	/* holds a reference to the ring while queued */
+	struct work_struct	alarm_work;	/* needs none: freeing waits for it */
+	struct work_struct	free_work;
+	raw_spinlock_t		alarm_lock;	/* outside of the timer's own lock */
+	u64			alarm_at;	/* when the timer goes off; U64_MAX: it is not set */
+	struct hrtimer		alarm;
+
+	struct sq_pages		pages[SQ_PAGES_NR];
+};
+
+/* --- home.c --- */
+int sq_homes_init(void);
+void sq_homes_exit(void);
+struct sq_home *sq_home_new(struct sq_device *device);
+/* Frees a home that never had a ring, or whose ring is gone. May sleep. */
+void sq_home_free(struct sq_home *home);
+
+/* --- device.c --- */
+extern const struct file_operations sq_file_operations;
+/* Pins the device's module from a place that holds it already. */
+void sq_device_pin(struct sq_device *device);
+void sq_device_unpin(struct sq_device *device);
+
+/* --- memory.c --- */
+int sq_pages_map(const struct sq_pages *pages, struct vm_area_struct *vma);
+void sq_pages_free(struct sq_pages *pages);
+
+/* --- signal.c --- */
+void sq_sigmask_begin(u64 mask);
+/* interrupted: a signal ended the wait, and is about to be delivered. */
+void sq_sigmask_end(bool interrupted);
+
+/* --- C that Rust calls (kernel/src/ffi.rs) --- */
+void *sq_alloc(size_t size);
+void sq_free(void *place);
+void *sq_pages_new(struct sq_home *home, u32 which, u64 offset, u64 bytes);
+int sq_copy_in(struct sq_home *home, void *dst, u64 addr, size_t len);
+int sq_copy_out(struct sq_home *home, u64 addr, const void *src, size_t len);
+void sq_lock_init(void *lock);
+unsigned long sq_lock(void *lock);
+void sq_unlock(void *lock, unsigned long flags);
+struct file *sq_file_get(s32 fd);
+void sq_file_ref(struct file *file);
+void sq_file_put(struct file *file);
+int sq_eventfd_set(struct sq_home *home, s32 fd);
+void sq_notify(struct sq_home *home, bool waiters, bool eventfd);
+bool sq_queue_drain(struct sq_home *home);
+void sq_set_alarm(struct sq_home *home, u64 at_ns);
+u64 sq_now_ns(void);
+u32 sq_wait(struct sq_home *home, u64 deadline_ns, bool (*ready)(void *context), void *context);
+void sq_queue_free(struct sq_home *home);
+void __noreturn sq_panic(const char *file, size_t len, u32 line);
+
+/* --- Rust that C calls (kernel/src/lib.rs). Negative results are errors. --- */
+int sq_rust_query(const struct sq_driver_table *table, const void *data, u8 *arg, size_t len);
+/* On success the ring has one reference, which sq_ring_close() gives up. */
+int sq_ring_setup(struct sq_home *home, const struct sq_driver_table *table, const void *data, u8 *arg, size_t len,
+		  struct sq_ring **ring);
+/* arg may be null, with len 0: the bare doorbell. */
+long sq_ring_call(struct sq_ring *ring, u32 cmd, u8 *arg, size_t len);
+__poll_t sq_ring_poll(struct sq_ring *ring);
+void sq_ring_alarm(struct sq_ring *ring);
+/* Consumes the reference that sq_queue_drain() was given. */
+void sq_ring_drain(struct sq_ring *ring);
+/* Stops and cancels, never waits, and gives up the file's reference. */
+void sq_ring_close(struct sq_ring *ring);
+/* Drops the ring itself: nobody has a reference any more. */
+void sq_ring_destroy(struct sq_ring *ring);
+
+#endif /* _SQ_GLUE_H */

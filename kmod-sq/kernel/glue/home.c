@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/*
+ * What a ring stands on: its life, and sleeping, waking, workers and the clock.
+ *
+ * Everything deferred runs on one unbound workqueue of our own. No item waits
+ * for one that is merely queued; free_work waits for an alarm_work or timer
+ * that is running, which is bounded. Module exit drains it (LIFE-4).
+ *
+ * Locks, outer first: alarm_lock, then the timer's. wait.lock and eventfd_lock
+ * (and then the eventfd's) are taken with none of ours held, the completion
+ * lock (Rust) with none inside it.
+ */
+#include <linux/cred.h>
+#include <linux/kthread.h>
+#include <linux/mmu_context.h>
+#include <linux/poll.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+
+#include "glue.h"
+
+/* Not WQ_MEM_RECLAIM: an item may run any driver's issue(), and wait for what is not. */
+static struct workqueue_struct *sq_workqueue;
+
+int sq_homes_init(void)
+{
+	sq_workqueue = alloc_workqueue("sq", WQ_UNBOUND, 0);
+	return sq_workqueue ? 0 : -ENOMEM;
+}
+
+/* Each home pins this module, so only the tail of a last free_work can be left: this waits for it. */
+void sq_homes_exit(void)
+{
+	destroy_workqueue(sq_workqueue);
+}
+
+static void sq_drain_work(struct work_struct *work)
+{
+	struct sq_home *home = container_of(work, struct sq_home, drain_work);
+	struct mm_struct *mm = home->mm;
+	bool alive = mmget_not_zero(mm);
+	const struct cred *cred;
+
+	/* LIFE-3: deferred entries run with the ring's mm and credentials, as inline ones do. */
+	if (alive)
+		kthread_use_mm(mm);
+	cred = override_creds(home->cred);
+	/* Gives up the reference that came with the work: home may be gone after it. */
+	sq_ring_drain(home->ring);
+	revert_creds(cred);
+	if (alive) {
+		kthread_unuse_mm(mm);
+		/* The last user of an mm unmaps it all, which may end in our own release(): not here. */
+		mmput_async(mm);
+	}
+}
+
+static void sq_alarm_work(struct work_struct *work)
+{
+	sq_ring_alarm(container_of(work, struct sq_home, alarm_work)->ring);
+}
+
+static enum hrtimer_restart sq_alarm_fires(struct hrtimer *timer)
+{
+	struct sq_home *home = container_of(timer, struct sq_home, alarm);
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&home->alarm_lock, flags);
+	home->alarm_at = U64_MAX;
+	raw_spin_unlock_irqrestore(&home->alarm_lock, flags);
+	/* Not here: there may be thousands of requests to look at. */
+	queue_work(sq_workqueue, &home->alarm_work);
+	return HRTIMER_NORESTART;
+}
+
+static void sq_free_work(struct work_struct *work)
+{
+	struct sq_home *home = container_of(work, struct sq_home, free_work);
+
+	/*
+	 * No request is in flight, so nobody sets the alarm any more. One that is
+	 * set or running finds nothing to do, but it looks at the ring.
+	 */
+	hrtimer_cancel(&home->alarm);
+	cancel_work_sync(&home->alarm_work);
+	sq_ring_destroy(home->ring);
+	sq_home_free(home);
+}
+
+struct sq_home *sq_home_new(struct sq_device *device)
+{
+	struct sq_home *home;
+
+	if (!current->mm)
+		return ERR_PTR(-EINVAL);
+	home = kzalloc(sizeof(*home), GFP_KERNEL_ACCOUNT);
+	if (!home)
+		return ERR_PTR(-ENOMEM);
+	init_waitqueue_head(&home->wait);
+	spin_lock_init(&home->eventfd_lock);
+	raw_spin_lock_init(&home->alarm_lock);
+	home->alarm_at = U64_MAX;
+	hrtimer_init(&home->alarm, CLOCK_MONOTONIC, HRTIMER_MODE_ABS);
+	home->alarm.function = sq_alarm_fires;
+	INIT_WORK(&home->drain_work, sq_drain_work);
+	INIT_WORK(&home->alarm_work, sq_alarm_work);
+	INIT_WORK(&home->free_work, sq_free_work);
+	/* mmget would be a circle: mm, mapping, file, ring, mm. */
+	mmgrab(current->mm);
+	home->mm = current->mm;
+	home->cred = get_current_cred();
+	home->device = device;
+	sq_device_pin(device);
+	return home;
+}
+
+void sq_home_free(struct sq_home *home)
+{
+	int i;
+
+	for (i = 0; i < SQ_PAGES_NR; i++)
+		sq_pages_free(&home->pages[i]);
+	if (home->eventfd)
+		eventfd_ctx_put(home->eventfd);
+	put_cred(home->cred);
+	mmdrop(home->mm);
+	sq_device_unpin(home->device);
+	kfree(home);
+}
+
+/* The last reference may go in an interrupt, so freeing is always a worker's. */
+void sq_queue_free(struct sq_home *home)
+{
+	queue_work(sq_workqueue, &home->free_work);
+}
+
+/* False if it is queued already. The caller has counted a reference for it. */
+bool sq_queue_drain(struct sq_home *home)
+{
+	return queue_work(sq_workqueue, &home->drain_work);
+}
+
+void sq_set_alarm(struct sq_home *home, u64 at_ns)
+{
+	unsigned long flags;
+
+	/* 292 years from boot: that is never. */
+	if (at_ns >= KTIME_MAX)
+		return;
+	raw_spin_lock_irqsave(&home->alarm_lock, flags);
+	/*
+	 * If the timer is about to say "earlier" by itself, its work will look at
+	 * every request, and set the alarm again.
+	 */
+	if (at_ns < home->alarm_at) {
+		home->alarm_at = at_ns;
+		hrtimer_start(&home->alarm, ns_to_ktime(at_ns), HRTIMER_MODE_ABS);
+	}
+	raw_spin_unlock_irqrestore(&home->alarm_lock, flags);
+}
+
+u64 sq_now_ns(void)
+{
+	return ktime_get_ns();
+}
+
+/* How a wait ended; kernel/src/host.rs has the same numbers. */
+enum { SQ_WAIT_READY, SQ_WAIT_TIMEOUT, SQ_WAIT_SIGNAL };
+
+/*
+ * `ready` takes the completion lock at most. It is called where sq_notify()
+ * already finds this task, so nothing posted after it said no is missed.
+ */
+u32 sq_wait(struct sq_home *home, u64 deadline_ns, bool (*ready)(void *context), void *context)
+{
+	DEFINE_WAIT(entry);
+	u32 ended;
+
+	for (;;) {
+		ktime_t until = ns_to_ktime(deadline_ns);
+
+		prepare_to_wait(&home->wait, &entry, TASK_INTERRUPTIBLE);
+		if (ready(context)) {
+			ended = SQ_WAIT_READY;
+			break;
+		}
+		if (signal_pending(current)) {
+			ended = SQ_WAIT_SIGNAL;
+			break;
+		}
+		if (deadline_ns >= KTIME_MAX) {
+			schedule();
+		} else if (ktime_get_ns() >= deadline_ns ||
+			   !schedule_hrtimeout_range(&until, current->timer_slack_ns, HRTIMER_MODE_ABS)) {
+			/* Rust looks once more: what is there when the time is up counts. */
+			ended = SQ_WAIT_TIMEOUT;
+			break;
+		}
+	}
+	finish_wait(&home->wait, &entry);
+	return ended;
+}
+
+void sq_notify(struct sq_home *home, bool waiters, bool eventfd)
+{
+	unsigned long flags;
+
+	if (waiters)
+		wake_up_poll(&home->wait, EPOLLIN | EPOLLRDNORM | EPOLLERR);
+	if (!eventfd)
+		return;
+	spin_lock_irqsave(&home->eventfd_lock, flags);
+	if (home->eventfd)
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 8, 0)
+		eventfd_signal(home->eventfd, 1);
+#else
+		eventfd_signal(home->eventfd);
+#endif
+	spin_unlock_irqrestore(&home->eventfd_lock, flags);
+}
+
+/* A negative fd forgets the eventfd. */
+int sq_eventfd_set(struct sq_home *home, s32 fd)
+{
+	struct eventfd_ctx *context = NULL;
+
+	if (fd >= 0) {
+		context = eventfd_ctx_fdget(fd);
+		if (IS_ERR(context))
+			return PTR_ERR(context);
+	}
+	spin_lock_irq(&home->eventfd_lock);
+	swap(home->eventfd, context);
+	spin_unlock_irq(&home->eventfd_lock);
+	if (context)
+		eventfd_ctx_put(context);
+	return 0;
+}

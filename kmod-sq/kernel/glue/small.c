@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/* Locks, files and the end of the world: what Rust cannot say itself. */
+#include <linux/file.h>
+#include <linux/slab.h>
+#include <linux/spinlock.h>
+
+#include "glue.h"
+#include "panic.h"
+
+/* kernel/src/lock.rs sets this much aside; lockdep makes a lock larger. */
+#define SQ_LOCK_BYTES 96
+static_assert(sizeof(raw_spinlock_t) <= SQ_LOCK_BYTES);
+static_assert(__alignof__(raw_spinlock_t) <= 8);
+
+/* A lock that nobody holds may be moved: Rust does so once, into its ring. */
+void sq_lock_init(void *lock)
+{
+	raw_spin_lock_init((raw_spinlock_t *)lock);
+}
+
+/* Raw, with interrupts off: a driver may complete from an interrupt, on PREEMPT_RT too. */
+unsigned long sq_lock(void *lock)
+{
+	unsigned long flags;
+
+	raw_spin_lock_irqsave((raw_spinlock_t *)lock, flags);
+	return flags;
+}
+
+void sq_unlock(void *lock, unsigned long flags)
+{
+	raw_spin_unlock_irqrestore((raw_spinlock_t *)lock, flags);
+}
+
+/* SEC-3: a ring is no target. (A ring that kept itself, or another, would never be released.) */
+struct file *sq_file_get(s32 fd)
+{
+	struct file *file;
+
+	if (fd < 0)
+		return ERR_PTR(-EBADF);
+	/* A worker has no descriptors of the ring's process, and its own are none of the ring's business. */
+	if (current->flags & PF_KTHREAD)
+		return ERR_PTR(-EBADF);
+	file = fget(fd);
+	if (!file)
+		return ERR_PTR(-EBADF);
+	if (file->f_op->release == sq_file_operations.release) {
+		fput(file);
+		return ERR_PTR(-EBADF);
+	}
+	return file;
+}
+
+void sq_file_ref(struct file *file)
+{
+	get_file(file);
+}
+
+/* From any context: the last reference is dropped by a task or a worker of its own. */
+void sq_file_put(struct file *file)
+{
+	fput(file);
+}

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The Rust half of sq_null.ko: the driver crate `sq-null`, as a C table.
+#![no_std]
+
+use core::ffi::c_void;
+use core::panic::PanicInfo;
+
+use sq_driver::abi::Table;
+use sq_null::Null;
+
+static NULL: Null = Null;
+
+/// The table for `sq_driver_register`.
+#[unsafe(no_mangle)]
+extern "C" fn sq_null_table() -> *const Table {
+    sq_driver::table::<Null>()
+}
+
+/// The `data` that goes with it.
+#[unsafe(no_mangle)]
+extern "C" fn sq_null_data() -> *const c_void {
+    (&raw const NULL).cast()
+}
+
+unsafe extern "C" {
+    fn sq_panic(file: *const u8, len: usize, line: u32) -> !;
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    let (file, line) = info.location().map_or(("?", 0), |at| (at.file(), at.line()));
+    // SAFETY: the bytes of a str; the function prints them and does not return.
+    unsafe { sq_panic(file.as_ptr(), file.len(), line) }
+}

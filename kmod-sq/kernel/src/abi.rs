@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `include/sq_driver.h` has these numbers too, asserted by the C compiler.
+
+use core::mem::offset_of;
+
+use sq_driver::abi::{MAX_SEGMENTS, OpOps, RawOp, RawPayload, RawRequest, RequestOps, TABLE_VERSION, Table};
+
+const _: () = {
+    assert!(MAX_SEGMENTS == 16);
+    assert!(TABLE_VERSION == 1);
+    assert!(size_of::<RawPayload>() == 288);
+    assert!(size_of::<RawOp>() == 456);
+    assert!(offset_of!(RawOp, payload) == 168);
+    assert!(size_of::<OpOps>() == 24);
+    assert!(size_of::<RawRequest>() == 312);
+    assert!(size_of::<RequestOps>() == 32);
+    assert!(size_of::<Table>() == 72);
+    assert!(offset_of!(Table, issue) == 32);
+};

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the glue calls: the Rust half of glue/glue.h.
+
+use core::ffi::c_void;
+use core::ptr::NonNull;
+
+use kmod_sq::call::{self, ring_call};
+use kmod_sq::{Geometry, Mode, RingRef};
+use sq_driver::Bound;
+use sq_driver::abi::Table;
+use sq_uapi::consts::setup_flags;
+use sq_uapi::{Errno, Mapped, Parts, SqRegion, SqSetup};
+
+use crate::host::{KernelHost, KernelRing};
+use crate::{array, ffi};
+
+/// `EPOLLIN | EPOLLRDNORM`, and `EPOLLERR`.
+const READABLE: u32 = 0x41;
+const ERROR: u32 = 0x8;
+
+/// What this module does not do yet, and so neither reports nor accepts: there is no polling thread.
+const NOT_YET: u32 = setup_flags::SQPOLL | setup_flags::SQ_AFF;
+
+/// QUERY.
+///
+/// # Safety
+///
+/// **table**; `arg` is `len` bytes, the caller's own.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sq_rust_query(table: *const Table, data: *const c_void, arg: *mut u8, len: usize) -> i32 {
+    // SAFETY: the contract.
+    let arg = unsafe { bytes(arg, len) };
+    // SAFETY: the contract.
+    let bound = unsafe { bind(table, data) };
+    let answer = bound.and_then(|bound| kmod_sq::query(&bound, false, &call::read(arg)?)).map(|mut answer| {
+        answer.setup_flags &= !NOT_YET;
+        call::write(&answer, arg);
+    });
+    result(answer)
+}
+
+/// SETUP. On success `*ring` is a ring with one reference.
+///
+/// # Safety
+///
+/// **home** and **table**; `arg` is `len` bytes, the caller's own; `ring` is writable.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sq_ring_setup(
+    home: NonNull<ffi::Home>,
+    table: *const Table,
+    data: *const c_void,
+    arg: *mut u8,
+    len: usize,
+    ring: *mut *const KernelRing,
+) -> i32 {
+    // SAFETY: the contract.
+    let arg = unsafe { bytes(arg, len) };
+    // SAFETY: the contract.
+    let bound = unsafe { bind(table, data) };
+    // SAFETY: the contract.
+    let made = bound.and_then(|bound| unsafe { setup(home, bound, arg) }).map(|made| {
+        // SAFETY: the contract.
+        unsafe { ring.write(made.as_ptr()) };
+    });
+    result(made)
+}
+
+/// A call on a ring. A null `arg` with `len` 0 is the bare doorbell.
+///
+/// # Safety
+///
+/// **reference**; `arg` is null or `len` bytes, the caller's own.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sq_ring_call(ring: &KernelRing, cmd: u32, arg: *mut u8, len: usize) -> i64 {
+    // SAFETY: the contract.
+    let arg = if arg.is_null() { &mut [] } else { unsafe { bytes(arg, len) } };
+    ring_call(ring, cmd, arg).map_or_else(|errno| i64::from(errno.to_res()), i64::from)
+}
+
+/// What `poll` reports. The caller is on the wait queue already.
+///
+/// # Safety
+///
+/// **reference**.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sq_ring_poll(ring: &KernelRing) -> u32 {
+    let readable = if ring.poll() { READABLE } else { 0 };
+    let error = if ring.is_broken() { ERROR } else { 0 };
+    readable | error
+}
+
+/// The alarm went off.
+///
+/// # Safety
+///
+/// **reference**.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sq_ring_alarm(ring: &KernelRing) {
+    ring.alarm();
+}
+
+/// The drain that `sq_queue_drain` queued.
+///
+/// # Safety
+///
+/// **reference**, which this takes over.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sq_ring_drain(ring: NonNull<KernelRing>) {
+    // SAFETY: the contract: `Host::work` forgot this reference.
+    let ring = unsafe { RingRef::from_raw(ring) };
+    ring.work();
+}
+
+/// The file is gone.
+///
+/// # Safety
+///
+/// **reference**: the ring's first one, which this takes over.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sq_ring_close(ring: NonNull<KernelRing>) {
+    // SAFETY: the contract.
+    let ring = unsafe { RingRef::from_raw(ring) };
+    ring.abandon();
+}
+
+/// Drops a ring that nobody refers to.
+///
+/// # Safety
+///
+/// Called once, where one may sleep, after `sq_queue_free`; no alarm runs any more.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sq_ring_destroy(ring: NonNull<KernelRing>) {
+    // SAFETY: the contract; `setup` wrote the ring there.
+    unsafe { ring.drop_in_place() };
+    // SAFETY: from `array::place`, and empty now.
+    unsafe { array::give_back(ring) };
+}
+
+/// # Safety
+///
+/// **home**.
+unsafe fn setup(home: NonNull<ffi::Home>, bound: Bound, arg: &mut [u8]) -> Result<NonNull<KernelRing>, Errno> {
+    let mut asked: SqSetup = call::read(arg)?;
+    let geometry = Geometry::new(&asked)?;
+    if geometry.mode == Mode::Poll {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let region = |which, region: SqRegion| {
+        // SAFETY: **home**; each region is asked for once, before anything can map it.
+        let start = unsafe { ffi::sq_pages_new(home.as_ptr(), which, region.offset, region.size) };
+        NonNull::new(start).ok_or(Errno::ENOMEM)
+    };
+    let parts = Parts {
+        user: region(ffi::PAGES_USER, geometry.user)?,
+        kernel: region(ffi::PAGES_KERNEL, geometry.kernel)?,
+        offsets: geometry.offsets,
+        sq_entries: geometry.sq_entries,
+        cq_entries: geometry.cq_entries,
+        sqe128: geometry.sqe128,
+        cqe32: geometry.cqe32,
+    };
+    let pool = match geometry.pool.size {
+        0 => 0,
+        _ => region(ffi::PAGES_POOL, geometry.pool)?.as_ptr().expose_provenance(),
+    };
+    // SAFETY: **pages**: they outlive the ring; a Geometry's regions hold its words and arrays. This side uses only KernelMem.
+    let mem = unsafe { Mapped::new(parts) };
+    let place = array::place::<KernelRing>()?;
+    // SAFETY: the contract.
+    let host = unsafe { KernelHost::new(home) };
+    match KernelRing::new(host, mem, geometry, pool, bound) {
+        // SAFETY: memory for one ring.
+        Ok(ring) => unsafe { place.write(ring) },
+        Err(errno) => {
+            // SAFETY: nothing was written there.
+            unsafe { array::give_back(place) };
+            return Err(errno);
+        }
+    }
+    geometry.report(&mut asked, KernelRing::features(&geometry, &bound, false));
+    call::write(&asked, arg);
+    Ok(place)
+}
+
+/// # Safety
+///
+/// **table**: until every copy is gone.
+unsafe fn bind(table: *const Table, data: *const c_void) -> Result<Bound, Errno> {
+    // SAFETY: the contract. The lifetime ends with the driver's module, which the holder of the result pins.
+    let table = unsafe { &*table };
+    // SAFETY: the contract: `data` belongs to the table, and the header asks its functions to be callable from anywhere.
+    unsafe { Bound::new(table, data) }
+}
+
+/// # Safety
+///
+/// `arg` is `len` bytes, initialised, that nobody else touches during 'a.
+unsafe fn bytes<'a>(arg: *mut u8, len: usize) -> &'a mut [u8] {
+    // SAFETY: the contract.
+    unsafe { core::slice::from_raw_parts_mut(arg, len) }
+}
+
+fn result(result: Result<(), Errno>) -> i32 {
+    result.map_or_else(Errno::to_res, |()| 0)
+}

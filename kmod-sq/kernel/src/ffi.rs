@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the glue offers: the C half of glue/glue.h.
+
+use core::ffi::c_void;
+
+/// `struct sq_home`.
+#[repr(C)]
+pub(crate) struct Home {
+    opaque: [u8; 0],
+}
+
+/// `struct file`.
+#[repr(C)]
+pub(crate) struct File {
+    opaque: [u8; 0],
+}
+
+/// Which region: `enum` beside `struct sq_pages`.
+pub(crate) const PAGES_USER: u32 = 0;
+pub(crate) const PAGES_KERNEL: u32 = 1;
+pub(crate) const PAGES_POOL: u32 = 2;
+
+/// How a wait ended, as home.c says it. Anything else is `SQ_WAIT_SIGNAL`.
+pub(crate) const WAIT_READY: u32 = 0;
+pub(crate) const WAIT_TIMEOUT: u32 = 1;
+
+unsafe extern "C" {
+    pub(crate) fn sq_alloc(size: usize) -> *mut c_void;
+    pub(crate) fn sq_free(place: *mut c_void);
+    pub(crate) fn sq_pages_new(home: *mut Home, which: u32, offset: u64, bytes: u64) -> *mut u8;
+    pub(crate) fn sq_copy_in(home: *mut Home, dst: *mut u8, addr: u64, len: usize) -> i32;
+    pub(crate) fn sq_copy_out(home: *mut Home, addr: u64, src: *const u8, len: usize) -> i32;
+    pub(crate) fn sq_lock_init(lock: *mut c_void);
+    pub(crate) fn sq_lock(lock: *mut c_void) -> usize;
+    pub(crate) fn sq_unlock(lock: *mut c_void, flags: usize);
+    /// A counted reference, or an error number as a pointer.
+    pub(crate) fn sq_file_get(fd: i32) -> *mut File;
+    pub(crate) fn sq_file_ref(file: *mut File);
+    pub(crate) fn sq_file_put(file: *mut File);
+    pub(crate) fn sq_eventfd_set(home: *mut Home, fd: i32) -> i32;
+    pub(crate) fn sq_notify(home: *mut Home, waiters: bool, eventfd: bool);
+    pub(crate) fn sq_queue_drain(home: *mut Home) -> bool;
+    pub(crate) fn sq_set_alarm(home: *mut Home, at_ns: u64);
+    pub(crate) fn sq_now_ns() -> u64;
+    pub(crate) fn sq_wait(
+        home: *mut Home,
+        deadline_ns: u64,
+        ready: unsafe extern "C" fn(*mut c_void) -> bool,
+        context: *mut c_void,
+    ) -> u32;
+    pub(crate) fn sq_queue_free(home: *mut Home);
+    pub(crate) fn sq_panic(file: *const u8, len: usize, line: u32) -> !;
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The kernel as a ring's surroundings.
+
+use core::ffi::c_void;
+use core::ptr::NonNull;
+
+use kmod_sq::{Host, HostFile, Notify, Ring, Waited};
+use sq_uapi::{Errno, Mapped};
+
+use crate::array::Array;
+use crate::ffi;
+use crate::lock::SpinLock;
+
+/// A ring of this module.
+pub(crate) type KernelRing = Ring<KernelHost>;
+
+/// What one ring stands on.
+pub(crate) struct KernelHost(NonNull<ffi::Home>);
+
+// SAFETY: every function of the glue that takes a home may be called from any thread.
+unsafe impl Send for KernelHost {}
+// SAFETY: as above.
+unsafe impl Sync for KernelHost {}
+
+impl KernelHost {
+    /// # Safety
+    ///
+    /// The promise **home**, for as long as the value exists.
+    pub(crate) const unsafe fn new(home: NonNull<ffi::Home>) -> Self {
+        Self(home)
+    }
+
+    const fn home(&self) -> *mut ffi::Home {
+        self.0.as_ptr()
+    }
+}
+
+/// An open file, counted.
+pub(crate) struct KernelFile(NonNull<ffi::File>);
+
+// SAFETY: a `struct file` is counted atomically, and has no thread.
+unsafe impl Send for KernelFile {}
+// SAFETY: as above.
+unsafe impl Sync for KernelFile {}
+
+impl HostFile for KernelFile {
+    fn target(&self) -> usize {
+        self.0.as_ptr().expose_provenance()
+    }
+}
+
+impl Clone for KernelFile {
+    fn clone(&self) -> Self {
+        // SAFETY: this value holds a reference already.
+        unsafe { ffi::sq_file_ref(self.0.as_ptr()) };
+        Self(self.0)
+    }
+}
+
+impl Drop for KernelFile {
+    fn drop(&mut self) {
+        // SAFETY: this value's own reference, which goes with it.
+        unsafe { ffi::sq_file_put(self.0.as_ptr()) };
+    }
+}
+
+impl Host for KernelHost {
+    type Mem = Mapped;
+    type Lock<T: Send> = SpinLock<T>;
+    type Array<T: Send> = Array<T>;
+    type File = KernelFile;
+
+    fn array<T: Send>(len: usize, make: impl FnMut(usize) -> T) -> Result<Array<T>, Errno> {
+        Array::new(len, make)
+    }
+
+    unsafe fn copy_from_user(&self, dst: *mut u8, addr: u64, len: usize) -> Result<(), Errno> {
+        // SAFETY: **home**; `dst` by contract; the user address is checked by the kernel.
+        done(unsafe { ffi::sq_copy_in(self.home(), dst, addr, len) })
+    }
+
+    unsafe fn copy_to_user(&self, addr: u64, src: *const u8, len: usize) -> Result<(), Errno> {
+        // SAFETY: as above, with `src`.
+        done(unsafe { ffi::sq_copy_out(self.home(), addr, src, len) })
+    }
+
+    fn file(&self, fd: i32) -> Result<KernelFile, Errno> {
+        // SAFETY: no precondition.
+        let file = unsafe { ffi::sq_file_get(fd) };
+        // The kernel's ERR_PTR: the last page of addresses is error numbers.
+        let error = i32::try_from(file.addr().cast_signed()).ok().and_then(i32::checked_neg).and_then(Errno::new);
+        match (error, NonNull::new(file)) {
+            (None, Some(file)) => Ok(KernelFile(file)),
+            (error, _) => Err(error.unwrap_or(Errno::EBADF)),
+        }
+    }
+
+    fn set_eventfd(&self, fd: Option<i32>) -> Result<(), Errno> {
+        if fd.is_some_and(i32::is_negative) {
+            return Err(Errno::EBADF);
+        }
+        // SAFETY: **home**. The caller is a process: REGISTER.
+        done(unsafe { ffi::sq_eventfd_set(self.home(), fd.unwrap_or(-1)) })
+    }
+
+    fn notify(&self, whom: Notify) {
+        // SAFETY: **home**.
+        unsafe { ffi::sq_notify(self.home(), whom.waiters, whom.eventfd) };
+    }
+
+    fn work(ring: &KernelRing) {
+        let reference = ring.keep();
+        // SAFETY: **home**.
+        if unsafe { ffi::sq_queue_drain(ring.host().home()) } {
+            // The work has it now: sq_ring_drain takes it over.
+            core::mem::forget(reference);
+        }
+    }
+
+    fn alarm(ring: &KernelRing, at_ns: u64) {
+        // SAFETY: **home**.
+        unsafe { ffi::sq_set_alarm(ring.host().home(), at_ns) };
+    }
+
+    fn now_ns(&self) -> u64 {
+        // SAFETY: no precondition.
+        unsafe { ffi::sq_now_ns() }
+    }
+
+    fn wait(&self, deadline: Option<u64>, mut ready: &mut dyn FnMut() -> bool) -> Waited {
+        let context: *mut &mut dyn FnMut() -> bool = &raw mut ready;
+        // SAFETY: **home**. `context` is what `call` expects, until this returns.
+        match unsafe { ffi::sq_wait(self.home(), deadline.unwrap_or(u64::MAX), call, context.cast()) } {
+            ffi::WAIT_READY => Waited::Ready,
+            ffi::WAIT_TIMEOUT => Waited::Timeout,
+            _ => Waited::Signal,
+        }
+    }
+
+    unsafe fn free(ring: NonNull<KernelRing>) {
+        // SAFETY: the contract: the ring is still whole, only nobody refers to it.
+        let home = unsafe { ring.as_ref() }.host().home();
+        // A worker does it, whatever context the last reference went in.
+        // SAFETY: **home**; this is called once a ring.
+        unsafe { ffi::sq_queue_free(home) };
+    }
+}
+
+/// # Safety
+///
+/// `context` is a `&mut &mut dyn FnMut() -> bool` that nobody else uses meanwhile.
+unsafe extern "C" fn call(context: *mut c_void) -> bool {
+    // SAFETY: the contract.
+    let ready = unsafe { &mut *context.cast::<&mut dyn FnMut() -> bool>() };
+    ready()
+}
+
+/// 0 or a negative error number.
+fn done(res: i32) -> Result<(), Errno> {
+    Errno::from_res(res).map(|_| ())
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The Rust half of sq.ko: [`kmod_sq`] over the kernel, by way of C glue as thin as it can be.
+//!
+//! ```text
+//!   user space --ioctl, mmap, poll--> glue/device.c --> edge.rs --> kmod_sq::Ring
+//!                                                                        | Host
+//!   scheduler, memory, timers <-- glue/{home,memory,small}.c <-- ffi.rs <-- host.rs
+//! ```
+//!
+//! C owns what the kernel must be able to find (files, wait queues, work items, pages); Rust owns the ring. Only C symbols
+//! with the prefix `sq_` cross the line between the two, and only `include/sq_driver.h` the line between modules.
+//!
+//! # What the glue promises
+//!
+//! The comments that say SAFETY here refer to these by name:
+//!
+//! - **home**: the `struct sq_home` that a [`KernelHost`](host::KernelHost) points to is valid from `sq_ring_setup` until
+//!   `sq_ring_destroy` has returned, which the glue calls once, from a worker, after `sq_queue_free`.
+//! - **pages**: what `sq_pages_new` returns is zeroed, page-aligned, and mapped until the home is freed.
+//! - **reference**: the glue calls `sq_ring_call`, `_poll` and `_alarm` only while the ring exists; it gives `_close` and
+//!   `_drain` one counted reference each.
+//! - **table**: the glue has checked a driver's table, and pins the driver's module while it is open or has a home.
+#![no_std]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::float_arithmetic
+)]
+
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("sq is for x86-64 only, for now");
+
+mod abi;
+mod array;
+mod edge;
+mod ffi;
+mod host;
+mod lock;
+
+use core::panic::PanicInfo;
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    let (file, line) = info.location().map_or(("?", 0), |at| (at.file(), at.line()));
+    // SAFETY: the bytes of a str; the function prints them and does not return.
+    unsafe { ffi::sq_panic(file.as_ptr(), file.len(), line) }
+}
