@@ -9,12 +9,9 @@ use sq_uapi::consts::cancel_flags;
 use sq_uapi::{Errno, SqCancel, SqQuiesce};
 
 use crate::host::{Host, Lock, Notify, Waited};
-use crate::request::Found;
+use crate::request::{Found, STRIDE};
 use crate::ring::{Ring, stop};
 use crate::snapshot::Snapshot;
-
-/// Requests looked at under one hold of the lock.
-const STRIDE: u32 = 64;
 
 /// What a cancel is for.
 #[derive(Clone, Copy, Debug)]

@@ -135,10 +135,10 @@ impl<H: Host> Ring<H> {
     /// Whether nobody owns the drain. If so, whoever owns it next sees what this caller did before. If not, the owner looks
     /// again before it lets go, as after a doorbell, and sees it then.
     pub(crate) fn drain_is_free(&self) -> bool {
-        // A load would not do: a next owner could miss what was stored before it, as this the next owner. Acquire: the
-        // last owner's work comes before. Release: partner of the acquires in `own` and `release`.
+        // A load would not do: a next owner could miss what was stored before it, as this the next owner. Release: partner
+        // of the acquires in `own` and `release`. No acquire: the completion lock, taken next, orders the last owner's work.
         let knock = |drain| Some(if drain == FREE { FREE } else { drain | REDRAIN });
-        self.drain.fetch_update(at!(DrainQuiet, AcqRel), Ordering::Relaxed, knock) == Ok(FREE)
+        self.drain.fetch_update(at!(DrainQuiet, Release), Ordering::Relaxed, knock) == Ok(FREE)
     }
 
     /// What a worker does: drains until nothing is left, then lets the ring go idle (BELL-1). Also the way on for a
@@ -292,7 +292,8 @@ impl<H: Host> Owner<'_, H> {
 
     /// Lets go for good; the caller has a worker look again.
     pub(crate) fn abandon(self) {
-        self.ring.drain.swap(FREE, at!(DrainAbandon, AcqRel));
+        // Release, as in `release`. A swap, not a store: the worker acquires from whoever set REDRAIN, too.
+        self.ring.drain.swap(FREE, at!(DrainAbandon, Release));
         if self.ring.stopped() & stop::QUIESCED != 0 {
             self.ring.host.notify(Notify { waiters: true, eventfd: false });
         }

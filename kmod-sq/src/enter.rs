@@ -19,10 +19,17 @@ impl<H: Host> Ring<H> {
     pub fn doorbell(&self) -> Result<u32, Errno> {
         self.accepting()?;
         let consumed = self.bell();
-        if consumed == 0 && self.cq.with(|cq| cq.stall == Stall::Slot && cq.look(&self.mem) == Ok(0)) {
-            return Err(Errno::EBUSY);
+        if consumed > 0 {
+            return Ok(consumed);
         }
-        Ok(consumed)
+        match self.cq.with(|cq| if cq.stall == Stall::Slot { cq.look(&self.mem) } else { Ok(1) }) {
+            Ok(0) => Err(Errno::EBUSY),
+            Ok(_) => Ok(0),
+            Err(out) => {
+                self.break_ring(out);
+                Err(Errno::EBADFD)
+            }
+        }
     }
 
     /// The doorbell, and then a wait for completions if `min_complete` asks for it. The number consumed and how the wait ended
@@ -33,7 +40,7 @@ impl<H: Host> Ring<H> {
     /// `EINVAL` for an unknown flag or a reserved field; `EBADFD`, `ESHUTDOWN` as [`Ring::doorbell`].
     pub fn enter(&self, enter: &mut SqEnter) -> Result<u32, Errno> {
         let has = |flag| enter.flags & flag != 0;
-        if enter.flags & !enter_flags::ALL != 0
+        if enter.flags & !H::ABILITIES.enter_flags != 0
             || enter.resv != 0
             || enter.resv2 != [0; 2]
             || (!has(enter_flags::TIMEOUT) && enter.timeout_ns != 0)

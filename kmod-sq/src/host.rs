@@ -51,8 +51,22 @@ impl Notify {
     }
 }
 
+/// What a home can do, as QUERY reports it.
+#[derive(Clone, Copy, Debug)]
+pub struct Abilities {
+    /// [`consts::features`](sq_uapi::consts::features) of its own.
+    pub features: u64,
+    /// `sq_setup.flags` that it implements.
+    pub setup_flags: u32,
+    /// `sq_enter.flags` that it implements.
+    pub enter_flags: u32,
+}
+
 /// The surroundings of a ring: the kernel, a process, or a checker. Cold: a null operation makes no call to it.
 pub trait Host: Sized + Send + Sync + 'static {
+    /// What this home can do. What it cannot is refused.
+    const ABILITIES: Abilities;
+
     /// The ring's shared memory.
     type Mem: KernelMem + Send + Sync;
     /// The completion lock.

@@ -58,7 +58,7 @@ mod sync;
 
 pub use drain::Polled;
 pub use geometry::Geometry;
-pub use host::{Host, HostFile, Lock, Notify, Waited};
+pub use host::{Abilities, Host, HostFile, Lock, Notify, Waited};
 pub use query::query;
 pub use ring::{Mode, Ring, RingRef};
 #[cfg(loom)]

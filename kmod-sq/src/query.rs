@@ -2,18 +2,19 @@
 //! QUERY: what a device can do, before there is a ring.
 
 use sq_driver::Bound;
-use sq_uapi::consts::{ABI_VERSION, enter_flags, features, limit, setup_flags, sqe_flags};
+use sq_uapi::consts::{ABI_VERSION, features, limit, sqe_flags};
 use sq_uapi::{Errno, SqQuery};
 
+use crate::host::Abilities;
 use crate::parse::Accepts;
 use crate::register;
 
-/// Fills in a QUERY about `driver`.
+/// Fills in a QUERY about `driver` in a home.
 ///
 /// # Errors
 ///
 /// `EINVAL` if what the kernel side fills in, a flag or a reserved field is not zero.
-pub fn query(driver: &Bound, embedded: bool, query: &SqQuery) -> Result<SqQuery, Errno> {
+pub fn query(driver: &Bound, home: &Abilities, query: &SqQuery) -> Result<SqQuery, Errno> {
     if *query != (SqQuery { size: query.size, ..SqQuery::default() }) {
         return Err(Errno::EINVAL);
     }
@@ -22,16 +23,15 @@ pub fn query(driver: &Bound, embedded: bool, query: &SqQuery) -> Result<SqQuery,
         *to = *from;
     }
     let files = if driver.files() { features::FILES } else { 0 };
-    let embedded = if embedded { features::EMBEDDED } else { 0 };
     let fixed_file = if driver.files() { sqe_flags::FIXED_FILE } else { 0 };
     Ok(SqQuery {
         size: query.size,
         flags: 0,
         abi_version: ABI_VERSION,
         sqe_flags: u32::from(sqe_flags::ASYNC | sqe_flags::CQE_SKIP_SUCCESS | fixed_file),
-        features: features::KERNEL_RDONLY | features::BUF_POOL | files | embedded,
-        setup_flags: setup_flags::ALL,
-        enter_flags: enter_flags::ALL,
+        features: features::KERNEL_RDONLY | features::BUF_POOL | files | home.features,
+        setup_flags: home.setup_flags,
+        enter_flags: home.enter_flags,
         opcodes: Accepts::new(driver.opcodes(), driver.files()).opcodes(),
         register_ops: register::OPS,
         max_sq_entries: limit::SQ_ENTRIES,

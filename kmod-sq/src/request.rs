@@ -21,6 +21,7 @@
 
 use core::cell::UnsafeCell;
 use core::ptr;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use sq_driver::abi::{MAX_SEGMENTS, RawPayload, RawRequest, RequestOps};
 use sq_uapi::Errno;
@@ -32,6 +33,16 @@ use crate::ring::Ring;
 
 /// No request.
 pub(crate) const NONE: u32 = u32::MAX;
+
+/// Rings take ids in blocks from here, since a driver serves several rings and `cancel` names a request by its id alone.
+/// Not one of the ring's words, so no model checker's atomic: only its uniqueness matters.
+static ID_BLOCKS: AtomicU64 = AtomicU64::new(1);
+
+/// Ids in a block. Blocks of this size last for 2^48 of them.
+const ID_BLOCK: u64 = 1 << 16;
+
+/// Requests looked at under one hold of the lock.
+pub(crate) const STRIDE: u32 = 64;
 
 /// The state diagram above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +122,7 @@ impl<H: Host> Requests<H> {
                 file: None,
             }
         })?;
-        Ok(Self { meta, free: 0, inflight: 0, indefinite: 0, next_id: 1 })
+        Ok(Self { meta, free: 0, inflight: 0, indefinite: 0, next_id: 0 })
     }
 
     pub(crate) const fn inflight(&self) -> u32 {
@@ -147,8 +158,11 @@ impl<H: Host> Requests<H> {
             }
             self.indefinite = self.indefinite.saturating_add(1);
         }
+        if self.next_id.is_multiple_of(ID_BLOCK) {
+            self.next_id = ID_BLOCKS.fetch_add(1, Ordering::Relaxed).wrapping_mul(ID_BLOCK);
+        }
         let id = self.next_id;
-        self.next_id = self.next_id.wrapping_add(1);
+        self.next_id = id.wrapping_add(1);
         self.inflight = self.inflight.saturating_add(1);
         if let Some(meta) = self.meta.get_mut(ix(index)) {
             debug_assert_eq!(meta.state, State::Spare);
@@ -224,26 +238,23 @@ impl<H: Host> Requests<H> {
         None
     }
 
-    /// TIMED -> HELD by the clock, which completes it next: no cancel gets in between.
-    pub(crate) fn claim(&mut self, index: u32) {
-        if let Some(meta) = self.meta.get_mut(ix(index)) {
-            meta.state = State::Held;
-            meta.canceled = true;
-        }
-    }
-
-    /// A timed request that is due at `now_ns`, and when the next one is.
-    pub(crate) fn due(&self, now_ns: u64) -> (Option<(u32, i32)>, Option<u64>) {
-        let mut next: Option<u64> = None;
-        for (index, meta) in (0u32..).zip(self.meta.iter()) {
+    /// The first timed request at `from` or after that is due at `now_ns`, and its result. It is claimed: TIMED -> HELD by the
+    /// clock, which completes it next, so that no cancel gets in between. At most `most` are looked at; `soonest` learns when
+    /// those are due that are not.
+    pub(crate) fn claim_due(&mut self, from: u32, most: u32, now_ns: u64, soonest: &mut u64) -> Option<(u32, i32)> {
+        let end = from.saturating_add(most).min(self.count());
+        for index in from..end {
+            let meta = self.meta.get_mut(ix(index))?;
             if let State::Timed { at_ns, res } = meta.state {
                 if at_ns <= now_ns {
-                    return (Some((index, res)), None);
+                    meta.state = State::Held;
+                    meta.canceled = true;
+                    return Some((index, res));
                 }
-                next = Some(next.map_or(at_ns, |n| n.min(at_ns)));
+                *soonest = at_ns.min(*soonest);
             }
         }
-        (None, next)
+        None
     }
 }
 

@@ -13,7 +13,7 @@ use crate::geometry::Geometry;
 use crate::host::{Host, Lock, Notify};
 use crate::parse::Accepts;
 use crate::register::Files;
-use crate::request::{Requests, Slot};
+use crate::request::{Requests, STRIDE, Slot};
 use crate::sync::{AtomicU32, AtomicUsize, Ordering, OwnedCell, at};
 
 /// Who drains the submission queue.
@@ -106,11 +106,10 @@ impl<H: Host> Ring<H> {
     }
 
     /// [`consts::features`](sq_uapi::consts::features) of this ring.
-    pub fn features(geometry: &Geometry, driver: &Bound, embedded: bool) -> u64 {
+    pub fn features(geometry: &Geometry, driver: &Bound) -> u64 {
         let pool = if geometry.pool.size > 0 { features::BUF_POOL } else { 0 };
         let files = if driver.files() { features::FILES } else { 0 };
-        let embedded = if embedded { features::EMBEDDED } else { 0 };
-        features::KERNEL_RDONLY | pool | files | embedded
+        features::KERNEL_RDONLY | pool | files | H::ABILITIES.features
     }
 
     /// Whether user space moved an index out of its window.
@@ -186,27 +185,24 @@ impl<H: Host> Ring<H> {
         }
     }
 
-    /// Completes what is due, and sets the clock for what is not. Called by the home when an alarm goes off.
+    /// Completes what is due, and sets the clock for what is not. Called by the home when an alarm goes off. One walk over the
+    /// requests, in strides, so that the lock is held for a bounded time.
     pub fn alarm(&self) {
-        loop {
-            let now = self.host.now_ns();
-            // Found and claimed in two steps of the lock would let a cancel in between; so both in one.
-            let (due, next) = self.cq.with(|cq| {
-                let (due, next) = cq.requests.due(now);
-                if let Some((index, _)) = due {
-                    cq.requests.claim(index);
+        let now = self.host.now_ns();
+        let mut soonest = u64::MAX;
+        let mut from = 0u32;
+        while from < self.geometry.max_inflight {
+            let due = self.cq.with(|cq| cq.requests.claim_due(from, STRIDE, now, &mut soonest));
+            from = match due {
+                Some((index, res)) => {
+                    self.settle(index, res, [0; 2]);
+                    index.saturating_add(1)
                 }
-                (due, next)
-            });
-            match due {
-                Some((index, res)) => self.settle(index, res, [0; 2]),
-                None => {
-                    if let Some(at_ns) = next {
-                        H::alarm(self, at_ns);
-                    }
-                    return;
-                }
-            }
+                None => from.saturating_add(STRIDE),
+            };
+        }
+        if soonest != u64::MAX {
+            H::alarm(self, soonest);
         }
     }
 

@@ -141,7 +141,7 @@ pub struct OpOps {
 pub struct RawRequest {
     /// What the driver may call.
     pub ops: *const RequestOps,
-    /// Unique among the requests of the ring's life.
+    /// Unique among the requests of all rings, for good.
     pub id: u64,
     /// The file, as in [`RawOp::target`].
     pub target: usize,

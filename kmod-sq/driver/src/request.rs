@@ -9,7 +9,7 @@ use sq_uapi::Errno;
 use crate::abi::{RawRequest, RequestOps};
 use crate::payload::Payload;
 
-/// Names a request for the length of its ring's life: ids are never reused.
+/// Names a request among those of all rings: ids are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(u64);
 

@@ -5,10 +5,9 @@ use core::ffi::c_void;
 use core::ptr::NonNull;
 
 use kmod_sq::call::{self, ring_call};
-use kmod_sq::{Geometry, Mode, RingRef};
+use kmod_sq::{Geometry, Host, RingRef};
 use sq_driver::Bound;
 use sq_driver::abi::Table;
-use sq_uapi::consts::setup_flags;
 use sq_uapi::{Errno, Mapped, Parts, SqRegion, SqSetup};
 
 use crate::host::{KernelHost, KernelRing};
@@ -17,9 +16,6 @@ use crate::{array, ffi};
 /// `EPOLLIN | EPOLLRDNORM`, and `EPOLLERR`.
 const READABLE: u32 = 0x41;
 const ERROR: u32 = 0x8;
-
-/// What this module does not do yet, and so neither reports nor accepts: there is no polling thread.
-const NOT_YET: u32 = setup_flags::SQPOLL | setup_flags::SQ_AFF;
 
 /// QUERY.
 ///
@@ -32,11 +28,8 @@ unsafe extern "C" fn sq_rust_query(table: *const Table, data: *const c_void, arg
     let arg = unsafe { bytes(arg, len) };
     // SAFETY: the contract.
     let bound = unsafe { bind(table, data) };
-    let answer = bound.and_then(|bound| kmod_sq::query(&bound, false, &call::read(arg)?)).map(|mut answer| {
-        answer.setup_flags &= !NOT_YET;
-        call::write(&answer, arg);
-    });
-    result(answer)
+    let answer = bound.and_then(|bound| kmod_sq::query(&bound, &KernelHost::ABILITIES, &call::read(arg)?));
+    result(answer.map(|answer| call::write(&answer, arg)))
 }
 
 /// SETUP. On success `*ring` is a ring with one reference.
@@ -142,7 +135,7 @@ unsafe extern "C" fn sq_ring_destroy(ring: NonNull<KernelRing>) {
 unsafe fn setup(home: NonNull<ffi::Home>, bound: Bound, arg: &mut [u8]) -> Result<NonNull<KernelRing>, Errno> {
     let mut asked: SqSetup = call::read(arg)?;
     let geometry = Geometry::new(&asked)?;
-    if geometry.mode == Mode::Poll {
+    if asked.flags & !KernelHost::ABILITIES.setup_flags != 0 {
         return Err(Errno::EOPNOTSUPP);
     }
     let region = |which, region: SqRegion| {
@@ -177,7 +170,7 @@ unsafe fn setup(home: NonNull<ffi::Home>, bound: Bound, arg: &mut [u8]) -> Resul
             return Err(errno);
         }
     }
-    geometry.report(&mut asked, KernelRing::features(&geometry, &bound, false));
+    geometry.report(&mut asked, KernelRing::features(&geometry, &bound));
     call::write(&asked, arg);
     Ok(place)
 }

@@ -4,7 +4,8 @@
 use core::ffi::c_void;
 use core::ptr::NonNull;
 
-use kmod_sq::{Host, HostFile, Notify, Ring, Waited};
+use kmod_sq::{Abilities, Host, HostFile, Notify, Ring, Waited};
+use sq_uapi::consts::{enter_flags, setup_flags};
 use sq_uapi::{Errno, Mapped};
 
 use crate::array::Array;
@@ -65,6 +66,13 @@ impl Drop for KernelFile {
 }
 
 impl Host for KernelHost {
+    /// There is no polling thread yet.
+    const ABILITIES: Abilities = Abilities {
+        features: 0,
+        setup_flags: setup_flags::ALL & !(setup_flags::SQPOLL | setup_flags::SQ_AFF),
+        enter_flags: enter_flags::ALL,
+    };
+
     type Mem = Mapped;
     type Lock<T: Send> = SpinLock<T>;
     type Array<T: Send> = Array<T>;

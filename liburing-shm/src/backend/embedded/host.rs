@@ -7,8 +7,9 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kmod_sq::{Host, HostFile, Lock, Notify, Ring, Waited};
+use kmod_sq::{Abilities, Host, HostFile, Lock, Notify, Ring, Waited};
 use rustix::time::{ClockId, clock_gettime};
+use sq_uapi::consts::{enter_flags, features, setup_flags};
 use sq_uapi::{Errno, Mapped};
 
 use super::background::{self, Background};
@@ -73,6 +74,13 @@ impl HostFile for ProcessFile {
 }
 
 impl Host for ProcessHost {
+    /// All but the signal mask: a process cannot sleep and change its mask in one step, without a system call for it.
+    const ABILITIES: Abilities = Abilities {
+        features: features::EMBEDDED,
+        setup_flags: setup_flags::ALL,
+        enter_flags: enter_flags::ALL & !enter_flags::SIGMASK,
+    };
+
     type Mem = Mapped;
     type Lock<T: Send> = ShortLock<T>;
     type Array<T: Send> = Box<[T]>;

@@ -13,7 +13,7 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use kmod_sq::{Geometry, Mode, Ring, RingRef, call::ring_call, query};
+use kmod_sq::{Geometry, Host, Mode, Ring, RingRef, call::ring_call, query};
 use sq_driver::{Bound, Driver};
 use sq_uapi::{Errno, SqQuery, SqQuiesce, SqSetup};
 
@@ -46,7 +46,7 @@ impl Embedded {
     }
 
     pub(super) fn query(&self, ask: &SqQuery) -> Result<SqQuery, Error> {
-        query(&self.bound, true, ask).map_err(|errno| Error::Call { what: "query", errno })
+        query(&self.bound, &ProcessHost::ABILITIES, ask).map_err(|errno| Error::Call { what: "query", errno })
     }
 
     pub(super) fn setup(&self, setup: &mut SqSetup) -> Result<Opened, Error> {
@@ -62,7 +62,7 @@ impl Embedded {
         let ring = NonNull::from(Box::leak(Box::new(ring)));
         // SAFETY: boxed, as ProcessHost::free expects, and the first reference.
         let ring = unsafe { RingRef::from_raw(ring) };
-        geometry.report(&mut asked, Ring::<ProcessHost>::features(&geometry, &self.bound, true));
+        geometry.report(&mut asked, Ring::<ProcessHost>::features(&geometry, &self.bound));
         kmod_sq::call::write(&asked, bytes_of_mut(setup));
         // SAFETY: as above, for the other mapping; the user half uses only UserMem.
         let mem = unsafe { memory.user_side(&geometry) };
