@@ -43,9 +43,10 @@ fn tests(ctx: &Ctx) -> Result<Outcome> {
     let mut cargo = cargo(ctx);
     if found("cargo-nextest") {
         cargo.args(["nextest", "run", "--workspace", "--no-tests=pass", "--no-fail-fast"]);
-        cargo.args(["--status-level=skip", "--final-status-level=slow"]);
+        // Output of tests that pass too: a test that skips a part of itself says so there.
+        cargo.args(["--status-level=skip", "--final-status-level=slow", "--success-output=immediate"]);
     } else {
-        cargo.args(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]);
+        cargo.args(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast", "--", "--show-output"]);
     }
     outcome("test", &mut cargo)
 }
@@ -90,9 +91,10 @@ fn outcome(name: &str, command: &mut Command) -> Result<Outcome> {
     })
 }
 
-/// What libtest calls "ignored" and nextest "SKIP".
-fn skips(text: &str) -> Vec<String> {
-    let is_skip =
-        |line: &&str| line.starts_with("SKIP ") || (line.starts_with("test ") && line.contains(" ... ignored"));
-    text.lines().map(str::trim).filter(is_skip).map(str::to_owned).collect()
+/// What libtest calls "ignored", nextest "SKIP", and a test that skips a part of itself "SKIP: why" or "SKIPPED: why".
+pub(crate) fn skips(text: &str) -> Vec<String> {
+    let is_skip = |line: &&str| line.starts_with("SKIP") || (line.starts_with("test ") && line.contains(" ... ignored"));
+    let mut skips: Vec<String> = text.lines().map(str::trim).filter(is_skip).map(str::to_owned).collect();
+    skips.dedup();
+    skips
 }

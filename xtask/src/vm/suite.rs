@@ -16,6 +16,7 @@ use crate::ctx::Ctx;
 use crate::kernel::Kernel;
 use crate::module;
 use crate::process::tail;
+use crate::test::host::skips;
 
 /// A whole test program; TCG is some ten times slower than the host.
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(300);
@@ -51,7 +52,7 @@ fn jobs(guest: &mut Guest, loaded: &[String], programs: &[PathBuf]) -> Result<()
         let name = program.file_name().unwrap_or_default().to_string_lossy();
         // cargo appends a hash to the name.
         let name = name.rsplit_once('-').map_or(name.as_ref(), |(stem, _)| stem).to_owned();
-        guest.jobs.push(Job::new(&name, format!("SQ_BACKEND=device exec {path} --test-threads=2"), PROGRAM_TIMEOUT));
+        guest.jobs.push(Job::new(&name, format!("SQ_BACKEND=device exec {path} --test-threads=2 --show-output"), PROGRAM_TIMEOUT));
     }
     let backwards = || loaded.iter().rev().map(String::as_str).collect::<Vec<_>>().join(" ");
     let unload = format!("for m in {}; do rmmod $m || exit 1; done", backwards());
@@ -106,7 +107,7 @@ fn summarise(kernel: Kernel, results: &[JobResult]) -> Summary {
                 "FAILED"
             }
         };
-        let ignored = ignored_tests(&job.stdout);
+        let ignored = skips(&job.stdout);
         summary.skips.extend(ignored.iter().map(|test| format!("{kernel}: {}: {test}", job.name)));
         summary.table.push_str(&format!("  {verdict:8} {}\n", job.name));
         if verdict == "FAILED" {
@@ -118,10 +119,4 @@ fn summarise(kernel: Kernel, results: &[JobResult]) -> Summary {
     }
     summary.table.push_str(&format!("  {passed} passed, {} failed, {skipped} skipped on {kernel}", summary.failed));
     summary
-}
-
-/// The tests that libtest says it ignored, with their reasons.
-pub(crate) fn ignored_tests(output: &str) -> Vec<String> {
-    let ignored = output.lines().filter(|l| l.starts_with("test ") && l.contains(" ... ignored"));
-    ignored.map(|l| l.trim_start_matches("test ").to_owned()).collect()
 }
