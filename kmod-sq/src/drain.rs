@@ -93,11 +93,7 @@ impl<H: Host> Sq<H> {
             rejected: 0,
             doorbells: 0,
             skipped: 0,
-            issuing: Issuing {
-                ring: Cell::new(ptr::null()),
-                spare: Cell::new(NONE),
-                file: Cell::new(None),
-            },
+            issuing: Issuing { ring: Cell::new(ptr::null()), spare: Cell::new(NONE), file: Cell::new(None) },
             op: RawOp {
                 sqe: [0; 16],
                 ops: ptr::null(),

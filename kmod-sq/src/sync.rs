@@ -4,10 +4,10 @@
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 #[cfg(loom)]
-pub(crate) use loom::{
-    cell::UnsafeCell as OwnedCell,
-    sync::atomic::{AtomicU32, AtomicUsize, Ordering},
-};
+pub(crate) use loom::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+#[cfg(loom)]
+pub(crate) type OwnedCell<T> = loom::cell::UnsafeCell<T>;
 
 /// Names the ordering of an access, so that a model can weaken it. Outside models it is the ordering and nothing else.
 #[cfg(not(loom))]

@@ -4,8 +4,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sq_uapi::consts::setup_flags;
-use sq_uapi::{Errno, KernelWord, Mapped, SqSetup, UserMem, ioctl};
+use sq_uapi::consts::{cq_flags, setup_flags};
+use sq_uapi::{Errno, KernelWord, Mapped, SqSetup, UserMem, UserWord, ioctl};
 
 use crate::backend::{Door, Opened};
 use crate::builder::Builder;
@@ -319,6 +319,16 @@ impl CompletionQueue {
             // The ring waited for slots. If it is broken by now, the next submit says so.
             let _ = self.shared.bell();
         }
+    }
+
+    /// Asks the kernel side not to signal the eventfd for a while: a hint, for a reaper that is busy reaping anyway. Returns
+    /// the completions that are there, which after `suppress_eventfd(false)` must not be overlooked: nobody signals for them.
+    pub fn suppress_eventfd(&mut self, suppress: bool) -> u32 {
+        let flags = if suppress { cq_flags::EVENTFD_DISABLED } else { 0 };
+        self.shared.mem.store_user(UserWord::CqFlags, flags);
+        // Before looking: either the poster sees the flag, or this sees the completion.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        self.ready()
     }
 
     /// Whether the kernel side has declared the ring broken.

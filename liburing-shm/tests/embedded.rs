@@ -51,7 +51,8 @@ fn a_kernel_written_page_is_read_only_to_the_user_half() {
         let offset = line.split_whitespace().nth(2).unwrap();
         u64::from_str_radix(offset, 16).unwrap() == setup.user.size
     };
-    let perms: Vec<_> = shared.iter().filter(kernel_region).map(|line| line.split_whitespace().nth(1).unwrap()).collect();
+    let perms: Vec<_> =
+        shared.iter().filter(kernel_region).map(|line| line.split_whitespace().nth(1).unwrap()).collect();
     assert!(perms.contains(&"r--s") && perms.contains(&"rw-s"), "one mapping for each half: {perms:?}");
 }
 

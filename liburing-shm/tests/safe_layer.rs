@@ -141,6 +141,7 @@ fn the_ring_is_dropped_with_operations_in_flight() {
     }
 }
 
+/// LIFE-4
 #[test]
 fn a_buffer_outlives_the_ring_it_is_of() {
     let (submit, reap) = ring();

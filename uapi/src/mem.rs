@@ -60,6 +60,16 @@ pub enum Fence {
 }
 
 /// The kernel side's access to a ring.
+///
+/// It cannot load a word that it writes (IDX-2), nor keep a reference to an entry (SNAP-2): there is no method for either.
+///
+/// ```compile_fail
+/// use sq_uapi::{KernelMem, KernelWord};
+///
+/// fn look_back<M: KernelMem>(mem: &M) -> u32 {
+///     mem.load_kernel(KernelWord::SqHead)
+/// }
+/// ```
 pub trait KernelMem {
     /// Loads a word that user space may change at any time. IDX-3: once per pass.
     fn load_user(&self, word: UserWord) -> u32;

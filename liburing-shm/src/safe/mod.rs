@@ -177,15 +177,7 @@ impl Submit {
     /// # Errors
     ///
     /// As [`Submit::read`].
-    pub fn read_at(
-        &self,
-        target: Target,
-        offset: u64,
-        buf: Buf,
-        at: u32,
-        len: u32,
-        token: u64,
-    ) -> Result<(), Refused> {
+    pub fn read_at(&self, target: Target, offset: u64, buf: Buf, at: u32, len: u32, token: u64) -> Result<(), Refused> {
         let entry = opcode::ReadFixed::new(target, buf.index(), at, len).offset(offset).build();
         self.push(entry, Some(buf), at.saturating_add(len), token)
     }
@@ -284,12 +276,7 @@ impl Iterator for Reap {
             let Ok(index) = usize::try_from(completion.user_data()) else { continue };
             // A completion of nothing that is pending would be the kernel side's mistake: there is nothing to give back.
             let Some(op) = lock(&self.pending).take(index) else { continue };
-            return Some(Done {
-                token: op.token,
-                result: completion.result(),
-                extra: completion.extra(),
-                buf: op.buf,
-            });
+            return Some(Done { token: op.token, result: completion.result(), extra: completion.extra(), buf: op.buf });
         }
     }
 }

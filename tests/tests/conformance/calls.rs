@@ -65,6 +65,15 @@ fn unknown_flags_of_every_call() {
 }
 
 #[test]
+fn what_query_does_not_list_is_refused() {
+    let ring = ring(4);
+    let known = null().query().unwrap().enter_flags;
+    let sigmask = bytes(size_of::<SqEnter>(), &[(4, enter_flags::SIGMASK)]);
+    let taken = call(ring.submitter(), ioctl::ENTER, sigmask);
+    assert_eq!(taken.is_ok(), known & enter_flags::SIGMASK != 0, "{taken:?}");
+}
+
+#[test]
 fn sizes_of_every_call() {
     let ring = ring(4);
     let calls = [

@@ -47,7 +47,11 @@ fn can1_all_any_and_by_opcode() {
     let cmd = sq_null_opcode();
     assert_eq!(ring.submitter().cancel(CancelFlags::OP, 0, cmd).unwrap(), 0, "one of them");
     assert_eq!(canceled(&mut ring, 1).len(), 1);
-    assert_eq!(errno(ring.submitter().cancel(CancelFlags::OP | CancelFlags::ALL, 0, 0)), Errno::ENOENT, "no NOP is there");
+    assert_eq!(
+        errno(ring.submitter().cancel(CancelFlags::OP | CancelFlags::ALL, 0, 0)),
+        Errno::ENOENT,
+        "no NOP is there"
+    );
     assert_eq!(ring.submitter().cancel(CancelFlags::OP | CancelFlags::ALL, 0, cmd).unwrap(), 2);
     assert_eq!(canceled(&mut ring, 2).len(), 2);
 }

@@ -42,6 +42,21 @@ fn bell4_an_eventfd_is_signalled_once_a_batch() {
 }
 
 #[test]
+fn bell4_an_eventfd_is_quiet_while_it_is_suppressed() {
+    let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+    let mut ring = ring(8);
+    ring.submitter().register_eventfd(event.as_fd()).unwrap();
+    assert_eq!(ring.completion().suppress_eventfd(true), 0);
+    ring.submission().push(echo(1)).unwrap();
+    ring.submit().unwrap();
+    assert!(!readable(&event, Duration::ZERO));
+    assert_eq!(ring.completion().suppress_eventfd(false), 1, "what came meanwhile is there to see");
+    ring.submission().push(echo(2)).unwrap();
+    ring.submit().unwrap();
+    assert_eq!(count(&event), 1);
+}
+
+#[test]
 fn only_an_eventfd_is_an_eventfd_and_only_one() {
     let ring = ring(8);
     let event = eventfd(0, EventfdFlags::CLOEXEC).unwrap();

@@ -21,6 +21,7 @@ pub(crate) fn stages() -> Vec<Stage> {
             cargo.args(["--all", "--check", "--", "--color=never"]);
             outcome("fmt", &mut cargo)
         }),
+        Stage::new("rules", "every rule of docs/protocol.md is cited by a test", super::rules::check),
         Stage::new("clippy", "cargo clippy, warnings denied", |ctx| {
             let mut cargo = component(ctx, "clippy", "clippy")?;
             cargo.args(["--workspace", "--all-targets", "--", "-Dwarnings"]);
@@ -93,7 +94,8 @@ fn outcome(name: &str, command: &mut Command) -> Result<Outcome> {
 
 /// What libtest calls "ignored", nextest "SKIP", and a test that skips a part of itself "SKIP: why" or "SKIPPED: why".
 pub(crate) fn skips(text: &str) -> Vec<String> {
-    let is_skip = |line: &&str| line.starts_with("SKIP") || (line.starts_with("test ") && line.contains(" ... ignored"));
+    let is_skip =
+        |line: &&str| line.starts_with("SKIP") || (line.starts_with("test ") && line.contains(" ... ignored"));
     let mut skips: Vec<String> = text.lines().map(str::trim).filter(is_skip).map(str::to_owned).collect();
     skips.dedup();
     skips

@@ -2,6 +2,7 @@
 //! `cargo xtask test`: the stages, one after another, and a table at the end.
 
 pub(crate) mod host;
+mod rules;
 mod stage;
 
 use std::process::ExitCode;
@@ -16,7 +17,7 @@ use stage::{Outcome, Report, Stage};
 
 /// What the test command takes.
 ///
-/// Stages: fmt clippy doc test doctest loom, then for each kernel K: module-K and vm-K. A failed stage does not stop
+/// Stages: fmt rules clippy doc test doctest loom, then for each kernel K: module-K and vm-K. A failed stage does not stop
 /// the others, but makes the exit code non-zero.
 #[derive(clap::Args)]
 pub(crate) struct Args {

@@ -52,7 +52,11 @@ fn jobs(guest: &mut Guest, loaded: &[String], programs: &[PathBuf]) -> Result<()
         let name = program.file_name().unwrap_or_default().to_string_lossy();
         // cargo appends a hash to the name.
         let name = name.rsplit_once('-').map_or(name.as_ref(), |(stem, _)| stem).to_owned();
-        guest.jobs.push(Job::new(&name, format!("SQ_BACKEND=device exec {path} --test-threads=2 --show-output"), PROGRAM_TIMEOUT));
+        guest.jobs.push(Job::new(
+            &name,
+            format!("SQ_BACKEND=device exec {path} --test-threads=2 --show-output"),
+            PROGRAM_TIMEOUT,
+        ));
     }
     let backwards = || loaded.iter().rev().map(String::as_str).collect::<Vec<_>>().join(" ");
     let unload = format!("for m in {}; do rmmod $m || exit 1; done", backwards());
