@@ -57,6 +57,8 @@ fn loom(ctx: &Ctx) -> Result<Outcome> {
     let mut cargo = cargo(ctx);
     cargo.args(["test", "--release", "-p", "sq-conformance", "--test", "loom*"]);
     cargo.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", ctx.root.join("target/loom"));
+    // Optimised, but not for size or speed of the last per cent: linking would take longer than the models.
+    cargo.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
     let start = Instant::now();
     let mut outcome = outcome("loom", &mut cargo)?;
     if start.elapsed() > LOOM_LIMIT {

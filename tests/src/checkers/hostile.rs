@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A memory whose user side may change between any two loads, with oracles for what the kernel side does.
+//!
+//! A [`Foe`] is called before every load of a user-written word and may change any of them. The memory panics when the
+//! kernel side
+//!
+//! - loads a word of an accepted entry a second time, or an entry that was not published, or not in order (SNAP-1);
+//! - loads `sq_tail` again in the middle of a pass (IDX-3);
+//! - publishes an entry that it did not copy, or a completion that it did not write (IDX-4);
+//! - writes a completion over one that is not reaped (CQ-1);
+//! - breaks the ring of a user who kept every index in its window (IDX-3).
+//!
+//! It cannot load a kernel-written word back: there is no such method.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use sq_uapi::{Fence, KernelMem, KernelWord, UserMem, UserWord};
+
+/// A load that is about to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Of a shared word.
+    Word(UserWord),
+    /// Of a word of the entry at this free-running index.
+    Sqe(u32, usize),
+}
+
+/// What user space can write at any time.
+#[derive(Clone, Debug)]
+pub struct UserSide {
+    /// The word.
+    pub sq_tail: u32,
+    /// The word.
+    pub cq_head: u32,
+    /// The word.
+    pub cq_flags: u32,
+    /// The slots of the submission queue.
+    pub sqes: Vec<[u64; 16]>,
+}
+
+/// Somebody who writes while the kernel side reads.
+pub trait Foe: Send {
+    /// Called before each load.
+    fn before(&mut self, access: Access, user: &mut UserSide);
+}
+
+impl<F: FnMut(Access, &mut UserSide) + Send> Foe for F {
+    fn before(&mut self, access: Access, user: &mut UserSide) {
+        self(access, user);
+    }
+}
+
+/// What the kernel side did, for a test to judge.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    /// Each entry as it was copied, in order: what the kernel side must act on.
+    pub accepted: Vec<[u64; 16]>,
+    /// Each completion as it was written, in order.
+    pub completed: Vec<[u64; 4]>,
+    /// An index out of its window was loaded.
+    pub may_break: bool,
+    /// A `cq_head` out of its window was loaded: each load of it is checked.
+    pub must_break: bool,
+    /// Loads of `sq_tail`.
+    pub tail_loads: u64,
+    /// Loads of `cq_head`.
+    pub head_loads: u64,
+}
+
+/// The memory: one value for each half.
+#[derive(Clone)]
+pub struct HostileMem(Arc<Mutex<State>>);
+
+struct State {
+    user: UserSide,
+    foe: Box<dyn Foe>,
+    cqes: Vec<[u64; 4]>,
+    sq_head: u32,
+    sq_state: u32,
+    cq_tail: u32,
+    broken: u32,
+    /// `sq_tail` and `cq_head` as the kernel side last accepted them.
+    tail_seen: u32,
+    head_seen: u32,
+    /// Entries copied and completions written, free-running.
+    copied: u32,
+    written: u32,
+    wide_copied: u32,
+    record: Record,
+}
+
+fn len<T>(items: &[T]) -> u32 {
+    u32::try_from(items.len()).unwrap()
+}
+
+impl HostileMem {
+    /// Zeroed memory of a ring, under attack by `foe`.
+    #[must_use]
+    pub fn new(sq_entries: u32, cq_entries: u32, foe: Box<dyn Foe>) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            user: UserSide { sq_tail: 0, cq_head: 0, cq_flags: 0, sqes: vec![[0; 16]; sq_entries as usize] },
+            foe,
+            cqes: vec![[0; 4]; cq_entries as usize],
+            sq_head: 0,
+            sq_state: 0,
+            cq_tail: 0,
+            broken: 0,
+            tail_seen: 0,
+            head_seen: 0,
+            copied: 0,
+            written: 0,
+            wide_copied: 0,
+            record: Record::default(),
+        })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    /// What the kernel side did so far.
+    #[must_use]
+    pub fn record(&self) -> Record {
+        self.state().record.clone()
+    }
+
+    /// Writes into the user side, between two calls.
+    pub fn meddle(&self, how: impl FnOnce(&mut UserSide)) {
+        how(&mut self.state().user);
+    }
+}
+
+impl State {
+    fn load(&mut self, access: Access) -> u64 {
+        self.foe.before(access, &mut self.user);
+        match access {
+            Access::Word(UserWord::SqTail) => self.user.sq_tail.into(),
+            Access::Word(UserWord::CqHead) => self.user.cq_head.into(),
+            Access::Word(UserWord::CqFlags) => self.user.cq_flags.into(),
+            Access::Sqe(index, word) => self.user.sqes[(index & (len(&self.user.sqes) - 1)) as usize][word],
+        }
+    }
+}
+
+impl KernelMem for HostileMem {
+    fn load_user(&self, word: UserWord) -> u32 {
+        let mut s = self.state();
+        let value = u32::try_from(s.load(Access::Word(word))).unwrap();
+        match word {
+            UserWord::SqTail => {
+                assert_eq!(s.copied, s.sq_head, "IDX-3: sq_tail is loaded again before the pass has ended");
+                s.record.tail_loads += 1;
+                s.record.may_break |= value.wrapping_sub(s.sq_head) > len(&s.user.sqes);
+                s.tail_seen = value;
+            }
+            UserWord::CqHead => {
+                s.record.head_loads += 1;
+                let out = value.wrapping_sub(s.head_seen) > s.cq_tail.wrapping_sub(s.head_seen);
+                s.record.may_break |= out;
+                s.record.must_break |= out;
+                if !out {
+                    s.head_seen = value;
+                }
+            }
+            UserWord::CqFlags => {}
+        }
+        value
+    }
+
+    fn store_kernel(&self, word: KernelWord, value: u32) {
+        let mut s = self.state();
+        match word {
+            KernelWord::SqHead => {
+                assert_eq!(value, s.copied, "IDX-4: sq_head passes what was copied, and nothing else");
+                s.sq_head = value;
+            }
+            KernelWord::SqState => s.sq_state = value,
+            KernelWord::CqTail => {
+                assert_eq!(value, s.written, "IDX-4: cq_tail passes what was written, and nothing else");
+                s.cq_tail = value;
+            }
+            KernelWord::Broken => {
+                assert!(s.record.may_break, "IDX-3: broken, but every index was in its window");
+                assert_eq!((s.broken, value), (0, 1), "broken is set once");
+                s.broken = value;
+            }
+        }
+    }
+
+    fn copy_sqe(&self, index: u32) -> [u64; 8] {
+        let mut s = self.state();
+        assert_eq!(index, s.copied, "SNAP-1: each entry is copied once, in order");
+        let left = s.tail_seen.wrapping_sub(index);
+        assert!((1..=len(&s.user.sqes)).contains(&left), "IDX-3: entry {index} was not published");
+        s.copied = index.wrapping_add(1);
+        let words: [u64; 8] = std::array::from_fn(|word| s.load(Access::Sqe(index, word)));
+        let mut whole = [0; 16];
+        whole[..8].copy_from_slice(&words);
+        s.record.accepted.push(whole);
+        words
+    }
+
+    fn copy_sqe_tail(&self, index: u32) -> [u64; 8] {
+        let mut s = self.state();
+        let mine = (index.wrapping_add(1), index);
+        assert_eq!(mine, (s.copied, s.wide_copied), "SNAP-1: the second half is copied once, after the first");
+        s.wide_copied = index.wrapping_add(1);
+        let words: [u64; 8] = std::array::from_fn(|word| s.load(Access::Sqe(index, word + 8)));
+        s.record.accepted.last_mut().unwrap()[8..].copy_from_slice(&words);
+        words
+    }
+
+    fn write_cqe(&self, index: u32, words: [u64; 4]) {
+        let mut s = self.state();
+        assert_eq!(index, s.written, "CQ-1: completions are written once, in order");
+        let entries = len(&s.cqes);
+        assert!(index.wrapping_sub(s.head_seen) < entries, "CQ-1: an unreaped completion is overwritten");
+        s.written = index.wrapping_add(1);
+        s.cqes[(index & (entries - 1)) as usize] = words;
+        s.record.completed.push(words);
+    }
+
+    fn kernel_fence(&self, _: Fence) {}
+}
+
+impl UserMem for HostileMem {
+    fn load_kernel(&self, word: KernelWord) -> u32 {
+        let s = self.state();
+        match word {
+            KernelWord::SqHead => s.sq_head,
+            KernelWord::SqState => s.sq_state,
+            KernelWord::CqTail => s.cq_tail,
+            KernelWord::Broken => s.broken,
+        }
+    }
+
+    fn store_user(&self, word: UserWord, value: u32) {
+        let mut s = self.state();
+        match word {
+            UserWord::SqTail => s.user.sq_tail = value,
+            UserWord::CqHead => s.user.cq_head = value,
+            UserWord::CqFlags => s.user.cq_flags = value,
+        }
+    }
+
+    fn write_sqe(&self, index: u32, words: [u64; 8]) {
+        let mut s = self.state();
+        let slot = (index & (len(&s.user.sqes) - 1)) as usize;
+        s.user.sqes[slot][..8].copy_from_slice(&words);
+    }
+
+    fn write_sqe_tail(&self, index: u32, words: [u64; 8]) {
+        let mut s = self.state();
+        let slot = (index & (len(&s.user.sqes) - 1)) as usize;
+        s.user.sqes[slot][8..].copy_from_slice(&words);
+    }
+
+    fn read_cqe(&self, index: u32) -> [u64; 4] {
+        let s = self.state();
+        s.cqes[(index & (len(&s.cqes) - 1)) as usize]
+    }
+
+    fn user_fence(&self, _: Fence) {}
+}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A ring's memory in a loom model.
+//!
+//! The shared words are loom atomics with the orderings of the table in `sq_uapi::mem`. The words of entries and
+//! completions are relaxed in the real memory, and in an honest program only one side at a time touches a slot: here a
+//! slot is a loom cell, which fails the model as soon as two accesses are not ordered. That is stricter than relaxed
+//! atomics, and explores fewer interleavings. (What a dishonest program can do is `hostile`'s part.)
+
+use std::sync::Arc;
+
+use kmod_sq::model::Site;
+use loom::cell::UnsafeCell;
+use loom::sync::atomic::{AtomicU32, Ordering, fence};
+use sq_uapi::{Fence, KernelMem, KernelWord, UserMem, UserWord};
+
+/// What is made weaker in a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weaken {
+    /// Nothing: the protocol as it is.
+    Nothing,
+    /// User space's store of this word is relaxed.
+    UserStore(UserWord),
+    /// The kernel side's load of this word is relaxed.
+    UserLoad(UserWord),
+    /// The kernel side's store of this word is relaxed.
+    KernelStore(KernelWord),
+    /// User space's load of this word is relaxed.
+    KernelLoad(KernelWord),
+    /// This fence is left out.
+    Fence(Fence),
+    /// This private atomic access of the kernel side has the given ordering.
+    Site(Site, Ordering),
+}
+
+impl Weaken {
+    /// Everything that can be weakened, and [`Weaken::Nothing`].
+    pub fn every() -> impl Iterator<Item = Self> {
+        let user = [UserWord::SqTail, UserWord::CqHead, UserWord::CqFlags].into_iter();
+        let kernel = [KernelWord::SqHead, KernelWord::SqState, KernelWord::CqTail, KernelWord::Broken].into_iter();
+        let fences = [Fence::BellKernel, Fence::BellUser, Fence::BlockedKernel, Fence::BlockedUser];
+        let sites = Site::ALL.into_iter().flat_map(|site| {
+            [Ordering::Relaxed, Ordering::Acquire, Ordering::Release].map(move |order| Self::Site(site, order))
+        });
+        std::iter::once(Self::Nothing)
+            .chain(user.flat_map(|word| [Self::UserStore(word), Self::UserLoad(word)]))
+            .chain(kernel.flat_map(|word| [Self::KernelStore(word), Self::KernelLoad(word)]))
+            .chain(fences.map(Self::Fence))
+            .chain(sites)
+    }
+}
+
+/// The memory: one value for each half, over the same words.
+#[derive(Clone)]
+pub struct LoomMem(Arc<Shared>);
+
+struct Shared {
+    weaken: Weaken,
+    sq_tail: AtomicU32,
+    cq_head: AtomicU32,
+    cq_flags: AtomicU32,
+    sq_head: AtomicU32,
+    sq_state: AtomicU32,
+    cq_tail: AtomicU32,
+    broken: AtomicU32,
+    sqes: Box<[UnsafeCell<[u64; 8]>]>,
+    cqes: Box<[UnsafeCell<[u64; 4]>]>,
+}
+
+// SAFETY: the cells are loom's, which fails the model if two accesses are not ordered.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl LoomMem {
+    /// Zeroed memory of a ring. Both counts are powers of two.
+    #[must_use]
+    pub fn new(sq_entries: u32, cq_entries: u32, weaken: Weaken) -> Self {
+        let word = || AtomicU32::new(0);
+        Self(Arc::new(Shared {
+            weaken,
+            sq_tail: word(),
+            cq_head: word(),
+            cq_flags: word(),
+            sq_head: word(),
+            sq_state: word(),
+            cq_tail: word(),
+            broken: word(),
+            sqes: (0..sq_entries).map(|_| UnsafeCell::new([0; 8])).collect(),
+            cqes: (0..cq_entries).map(|_| UnsafeCell::new([0; 4])).collect(),
+        }))
+    }
+
+    fn user_word(&self, word: UserWord) -> &AtomicU32 {
+        match word {
+            UserWord::SqTail => &self.0.sq_tail,
+            UserWord::CqHead => &self.0.cq_head,
+            UserWord::CqFlags => &self.0.cq_flags,
+        }
+    }
+
+    fn kernel_word(&self, word: KernelWord) -> &AtomicU32 {
+        match word {
+            KernelWord::SqHead => &self.0.sq_head,
+            KernelWord::SqState => &self.0.sq_state,
+            KernelWord::CqTail => &self.0.cq_tail,
+            KernelWord::Broken => &self.0.broken,
+        }
+    }
+
+    fn sqe(&self, index: u32) -> &UnsafeCell<[u64; 8]> {
+        &self.0.sqes[index as usize & (self.0.sqes.len() - 1)]
+    }
+
+    fn cqe(&self, index: u32) -> &UnsafeCell<[u64; 4]> {
+        &self.0.cqes[index as usize & (self.0.cqes.len() - 1)]
+    }
+
+    /// `strong`, unless this is what the model makes weaker.
+    fn order(&self, here: Weaken, strong: Ordering) -> Ordering {
+        if self.0.weaken == here { Ordering::Relaxed } else { strong }
+    }
+
+    fn fence(&self, site: Fence) {
+        if self.0.weaken != Weaken::Fence(site) {
+            fence(Ordering::SeqCst);
+        }
+    }
+}
+
+impl KernelMem for LoomMem {
+    fn load_user(&self, word: UserWord) -> u32 {
+        let strong = match word {
+            UserWord::SqTail | UserWord::CqHead => Ordering::Acquire,
+            UserWord::CqFlags => Ordering::Relaxed,
+        };
+        self.user_word(word).load(self.order(Weaken::UserLoad(word), strong))
+    }
+
+    fn store_kernel(&self, word: KernelWord, value: u32) {
+        let strong = match word {
+            KernelWord::SqHead | KernelWord::CqTail | KernelWord::Broken => Ordering::Release,
+            KernelWord::SqState => Ordering::Relaxed,
+        };
+        self.kernel_word(word).store(value, self.order(Weaken::KernelStore(word), strong));
+    }
+
+    fn copy_sqe(&self, index: u32) -> [u64; 8] {
+        // SAFETY: loom has checked that no write is concurrent.
+        self.sqe(index).with(|words| unsafe { *words })
+    }
+
+    fn copy_sqe_tail(&self, _: u32) -> [u64; 8] {
+        [0; 8]
+    }
+
+    fn write_cqe(&self, index: u32, words: [u64; 4]) {
+        // SAFETY: loom has checked that no access is concurrent.
+        self.cqe(index).with_mut(|place| unsafe { *place = words });
+    }
+
+    fn kernel_fence(&self, site: Fence) {
+        self.fence(site);
+    }
+}
+
+impl UserMem for LoomMem {
+    fn load_kernel(&self, word: KernelWord) -> u32 {
+        let strong = match word {
+            KernelWord::SqHead | KernelWord::CqTail | KernelWord::Broken => Ordering::Acquire,
+            KernelWord::SqState => Ordering::Relaxed,
+        };
+        self.kernel_word(word).load(self.order(Weaken::KernelLoad(word), strong))
+    }
+
+    fn store_user(&self, word: UserWord, value: u32) {
+        let strong = match word {
+            UserWord::SqTail | UserWord::CqHead => Ordering::Release,
+            UserWord::CqFlags => Ordering::Relaxed,
+        };
+        self.user_word(word).store(value, self.order(Weaken::UserStore(word), strong));
+    }
+
+    fn write_sqe(&self, index: u32, words: [u64; 8]) {
+        // SAFETY: as in `write_cqe`.
+        self.sqe(index).with_mut(|place| unsafe { *place = words });
+    }
+
+    fn write_sqe_tail(&self, _: u32, _: [u64; 8]) {}
+
+    fn read_cqe(&self, index: u32) -> [u64; 4] {
+        // SAFETY: as in `copy_sqe`.
+        self.cqe(index).with(|words| unsafe { *words })
+    }
+
+    fn user_fence(&self, site: Fence) {
+        self.fence(site);
+    }
+}

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Memories and surroundings that check a ring while it runs.
+//!
+//! The ring's code is generic over its memory and its host, so what runs here is what is loaded: `liburing_shm::ring` on
+//! the user side, `kmod_sq::Ring` on the kernel side.
+//!
+//! - with `--cfg loom`: `loom_mem` and `loom_host`, all interleavings and all stale loads of a small program, by
+//!   the loom model checker. `Weaken` makes one ordering weaker or drops one fence, to show that the models notice.
+//! - without: [`hostile`], a memory whose user side changes between any two loads, with oracles for what the kernel
+//!   side may do with it.
+
+#[cfg(not(loom))]
+pub mod hostile;
+#[cfg(not(loom))]
+pub mod hostile_host;
+#[cfg(not(loom))]
+pub mod hostile_program;
+#[cfg(loom)]
+pub mod loom_host;
+#[cfg(loom)]
+pub mod loom_mem;
+#[cfg(loom)]
+pub mod loom_run;

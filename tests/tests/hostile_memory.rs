@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Random programs over a memory that changes between any two loads: the ring breaks or the results are exact.
+#![cfg(not(loom))]
+
+use sq_conformance::checkers::hostile::{Access, UserSide};
+use sq_conformance::checkers::hostile_host::hostile_ring;
+use sq_conformance::checkers::hostile_program::{bytes_of, run};
+use sq_uapi::{Cqe, SqSetup, Sqe, UserMem, UserWord};
+
+/// SNAP-1, SUB-2, CQ-1, CQ-5, IDX-3, BELL-3 on every program. A failing seed is replayed by `SQ_SEED=n`.
+#[test]
+fn random_programs() {
+    let only = std::env::var("SQ_SEED").ok().and_then(|seed| seed.parse::<u64>().ok());
+    for seed in only.map_or(0..6000, |seed| seed..seed + 1) {
+        let outcome = std::panic::catch_unwind(|| run(&bytes_of(seed, 60 + (seed % 7) as usize * 60)));
+        if let Err(panic) = outcome {
+            eprintln!("seed {seed}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+/// SNAP-1: `user_data` and opcode change right after they were loaded, and right before the next word is. The completion is that
+/// of the copy.
+#[test]
+fn snap_1_a_late_change_is_not_seen() {
+    let foe = |access: Access, user: &mut UserSide| {
+        if let Access::Sqe(_, 5) = access {
+            user.sqes[0][0] = u64::MAX;
+            user.sqes[0][4] = 666;
+        }
+    };
+    let setup = SqSetup { sq_entries: 1, ..SqSetup::default() };
+    let (ring, mem) = hostile_ring(&setup, &sq_null::Null, Box::new(foe)).unwrap();
+    mem.write_sqe(0, Sqe { user_data: 7, ..Sqe::NOP }.to_words());
+    mem.store_user(UserWord::SqTail, 1);
+    assert_eq!(ring.doorbell(), Ok(1));
+    let [a, b, ..] = mem.read_cqe(0);
+    assert_eq!(Cqe::from_words([a, b]), Cqe { user_data: 7, res: 0, flags: 0 });
+}
+
+/// IDX-3: an index out of its window breaks the ring, and only that.
+#[test]
+fn idx_3_indices_out_of_their_windows() {
+    for (word, value) in [(UserWord::SqTail, 5), (UserWord::SqTail, u32::MAX), (UserWord::CqHead, 1)] {
+        let setup = SqSetup { sq_entries: 4, ..SqSetup::default() };
+        let (ring, mem) = hostile_ring(&setup, &sq_null::Null, Box::new(|_: Access, _: &mut UserSide| ())).unwrap();
+        mem.store_user(UserWord::SqTail, 1);
+        mem.store_user(word, value);
+        let _ = ring.doorbell();
+        assert!(ring.is_broken(), "{word:?} = {value}");
+    }
+}

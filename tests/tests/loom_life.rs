@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Models of the end of a ring: QUIESCE against a drain (LIFE-1), the last reference against a completion (LIFE-2), a ring
+//! that breaks under its drain, a ring that is enabled.
+#![cfg(loom)]
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+use kmod_sq::model::Site;
+use liburing_shm::ring::{Consumer, Producer};
+use loom::sync::atomic::Ordering::Relaxed;
+use loom::thread;
+use sq_conformance::checkers::loom_host::{Holder, LoomHost, Model, Shape, nop};
+use sq_conformance::checkers::loom_mem::Weaken;
+use sq_conformance::checkers::loom_run::{explore, matrix, must_fail};
+use sq_uapi::consts::{register_op, setup_flags, sqe_flags};
+use sq_uapi::{SqEnter, SqQuiesce, SqRegister, UserMem, UserWord};
+
+/// Preemptive switches that are explored.
+const PREEMPTIONS: Option<usize> = Some(3);
+
+/// A ring is quiesced while a drain of it begins, runs or ends. When QUIESCE returns nothing is in flight, and nothing comes
+/// in flight afterwards; the end of the drain is not missed.
+fn quiesce_against_drain(weaken: Weaken) {
+    let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags: 0 };
+    let driver = Arc::new(Holder::default());
+    let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
+    let submitter = thread::spawn({
+        let ring = ring.clone();
+        move || {
+            let mut producer = Producer::new(1);
+            producer.push(&mem, nop(1, sqe_flags::ASYNC)).unwrap();
+            producer.publish(&mem);
+            // ESHUTDOWN: too late.
+            let _ = ring.doorbell();
+        }
+    });
+    ring.quiesce(&SqQuiesce::default()).unwrap();
+    assert_eq!(ring.stats().inflight, 0, "LIFE-1: at its return");
+    submitter.join().unwrap();
+    assert_eq!(ring.stats().inflight, 0, "LIFE-1: afterwards");
+    assert!(driver.take().is_none(), "LIFE-1: the driver has it");
+    assert!(ring.balanced(), "CQ-5");
+}
+
+/// The same, with a worker that drains.
+fn quiesce_against_worker(weaken: Weaken) {
+    let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags: setup_flags::WORKER };
+    let driver = Arc::new(Holder::default());
+    let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
+    let worker = thread::spawn({
+        let ring = ring.clone();
+        move || LoomHost::run_worker(&ring)
+    });
+    let mut producer = Producer::new(1);
+    producer.push(&mem, nop(1, sqe_flags::ASYNC)).unwrap();
+    producer.publish(&mem);
+    ring.doorbell().unwrap();
+    ring.quiesce(&SqQuiesce::default()).unwrap();
+    ring.host().end_worker();
+    worker.join().unwrap();
+    assert_eq!(ring.stats().inflight, 0, "LIFE-1");
+    assert!(ring.balanced(), "CQ-5");
+}
+
+/// A request is completed by one thread while QUIESCE cancels it and waits for it.
+fn quiesce_against_completion(weaken: Weaken) {
+    let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags: 0 };
+    let driver = Arc::new(Holder::default());
+    let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
+    let mut producer = Producer::new(1);
+    producer.push(&mem, nop(1, sqe_flags::ASYNC)).unwrap();
+    producer.publish(&mem);
+    ring.doorbell().unwrap();
+    let completer = thread::spawn(move || {
+        if let Some(request) = driver.take() {
+            request.complete(Ok(0));
+        }
+    });
+    ring.quiesce(&SqQuiesce::default()).unwrap();
+    completer.join().unwrap();
+    assert_eq!(Consumer::new().ready(&mem), 1, "SUB-2");
+}
+
+/// The home lets go of a ring while the last completion arrives: it is freed once, after both.
+fn close_against_completion(weaken: Weaken) {
+    let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags: 0 };
+    let driver = Arc::new(Holder::default());
+    let Model { ring, mem, freed } = Model::new(shape, &driver, weaken);
+    let mut producer = Producer::new(1);
+    producer.push(&mem, nop(1, sqe_flags::ASYNC)).unwrap();
+    producer.publish(&mem);
+    ring.doorbell().unwrap();
+    let completer = thread::spawn({
+        let driver = Arc::clone(&driver);
+        move || driver.take().unwrap().complete(Ok(0))
+    });
+    ring.host().touch();
+    drop(ring);
+    completer.join().unwrap();
+    assert_eq!(freed.load(SeqCst), 1, "LIFE-2");
+}
+
+/// Two holders let go of a ring, each after a last use.
+fn two_holders(weaken: Weaken) {
+    let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags: 0 };
+    let Model { ring, freed, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
+    let other = thread::spawn({
+        let ring = ring.clone();
+        move || {
+            ring.host().touch();
+            drop(ring);
+        }
+    });
+    ring.host().touch();
+    drop(ring);
+    other.join().unwrap();
+    assert_eq!(freed.load(SeqCst), 1, "LIFE-2");
+}
+
+/// One thread finds the ring broken while another drains it and defers: whatever is in flight is cancelled.
+fn break_against_drain(weaken: Weaken) {
+    let shape = Shape { sq_entries: 2, cq_entries: 2, max_inflight: 1, flags: 0 };
+    let driver = Arc::new(Holder::default());
+    let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
+    let worker = thread::spawn({
+        let ring = ring.clone();
+        move || LoomHost::run_worker(&ring)
+    });
+    let vandal = thread::spawn({
+        let (ring, mem) = (ring.clone(), mem.clone());
+        move || {
+            mem.store_user(UserWord::CqHead, 7);
+            // A new completion is waited for, so that the broken index is looked at.
+            let _ = ring.enter(&mut SqEnter { min_complete: 1, ..SqEnter::default() });
+        }
+    });
+    let mut producer = Producer::new(2);
+    producer.push(&mem, nop(1, sqe_flags::ASYNC)).unwrap();
+    producer.publish(&mem);
+    let _ = ring.doorbell();
+    vandal.join().unwrap();
+    ring.host().end_worker();
+    worker.join().unwrap();
+    assert!(ring.is_broken(), "IDX-3");
+    assert_eq!(ring.stats().inflight, 0, "BROKEN: in-flight requests are cancelled");
+    assert!(ring.balanced(), "CQ-5");
+}
+
+/// A ring is set up disabled, restricted and enabled by one thread while another already submits (LIFE-3): either it is
+/// refused, or what was done before enabling holds.
+fn enable_against_submitter(weaken: Weaken) {
+    let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags: setup_flags::R_DISABLED };
+    let Model { ring, mem, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
+    let submitter = thread::spawn({
+        let (ring, mem) = (ring.clone(), mem.clone());
+        move || {
+            let mut producer = Producer::new(1);
+            producer.push(&mem, nop(1, 0)).unwrap();
+            producer.publish(&mem);
+            ring.doorbell().is_ok()
+        }
+    });
+    ring.register(&SqRegister { op: register_op::ENABLE_RINGS, ..SqRegister::default() }).unwrap();
+    let early = submitter.join().unwrap();
+    LoomHost::run_late_worker(&ring);
+    assert_eq!(Consumer::new().ready(&mem), u32::from(early), "SUB-2");
+}
+
+#[test]
+fn life_1_quiesce_against_drain() {
+    explore(quiesce_against_drain, PREEMPTIONS);
+}
+
+#[test]
+fn life_1_quiesce_against_worker() {
+    explore(quiesce_against_worker, PREEMPTIONS);
+}
+
+#[test]
+fn life_1_quiesce_against_completion() {
+    explore(quiesce_against_completion, PREEMPTIONS);
+}
+
+#[test]
+fn life_2_close_against_completion() {
+    explore(close_against_completion, PREEMPTIONS);
+}
+
+#[test]
+fn life_2_two_holders() {
+    explore(two_holders, PREEMPTIONS);
+}
+
+#[test]
+fn idx_3_break_against_drain() {
+    explore(break_against_drain, PREEMPTIONS);
+}
+
+#[test]
+fn life_3_enable_against_submitter() {
+    explore(enable_against_submitter, PREEMPTIONS);
+}
+
+#[test]
+fn weak_refs_are_noticed() {
+    must_fail("life_2_two_holders", Weaken::Site(Site::RefDrop, Relaxed));
+    must_fail("life_2_two_holders", Weaken::Site(Site::RefLast, Relaxed));
+}
+
+#[test]
+fn weak_quiesce_is_noticed() {
+    must_fail("life_1_quiesce_against_drain", Weaken::Site(Site::DrainQuiet, Relaxed));
+    must_fail("life_1_quiesce_against_worker", Weaken::Site(Site::DrainQuiet, Relaxed));
+}
+
+#[test]
+#[ignore = "prints the table for docs/memory-model.md"]
+fn matrix_of_weakenings() {
+    matrix(&[
+        "life_1_quiesce_against_drain",
+        "life_1_quiesce_against_worker",
+        "life_1_quiesce_against_completion",
+        "life_2_close_against_completion",
+        "life_2_two_holders",
+        "idx_3_break_against_drain",
+        "life_3_enable_against_submitter",
+    ]);
+}

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Models of waiters in ENTER against what ends their wait (BELL-4, WAIT-1). A wake-up that is lost is a deadlock.
+#![cfg(loom)]
+
+use std::sync::Arc;
+
+use liburing_shm::ring::Producer;
+use loom::thread;
+use sq_conformance::checkers::loom_host::{Holder, LoomHost, Model, Shape, nop};
+use sq_conformance::checkers::loom_mem::{LoomMem, Weaken};
+use sq_conformance::checkers::loom_run::{explore, matrix};
+use sq_uapi::consts::{enter_flags, setup_flags, sqe_flags};
+use sq_uapi::{Errno, SqEnter, UserMem, UserWord};
+
+use kmod_sq::{Ring, RingRef};
+
+/// Preemptive switches that are explored.
+const PREEMPTIONS: Option<usize> = Some(3);
+
+/// The worker that a drain hands over to. It ends by `end_worker`.
+fn spawn_worker(ring: &RingRef<LoomHost>) -> thread::JoinHandle<()> {
+    let ring = ring.clone();
+    thread::spawn(move || LoomHost::run_worker(&ring))
+}
+
+fn wait_for(ring: &Ring<LoomHost>, min_complete: u32, flags: u32) -> i32 {
+    let mut enter = SqEnter { min_complete, flags, ..SqEnter::default() };
+    ring.enter(&mut enter).unwrap();
+    enter.wait_result
+}
+
+fn submit(ring: &Ring<LoomHost>, mem: &LoomMem, producer: &mut Producer, entries: &[[u64; 8]]) {
+    for entry in entries {
+        producer.push(mem, *entry).unwrap();
+    }
+    producer.publish(mem);
+    let _ = ring.doorbell();
+}
+
+/// Completions come from another thread while one waiter wants one of them and another both.
+fn two_waiters(weaken: Weaken) {
+    let shape = Shape { sq_entries: 2, cq_entries: 2, max_inflight: 2, flags: 0 };
+    let driver = Arc::new(Holder::default());
+    let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
+    let held = nop(1, sqe_flags::ASYNC);
+    submit(&ring, &mem, &mut Producer::new(2), &[held, held]);
+    let completer = thread::spawn(move || {
+        for _ in 0..2 {
+            driver.take().unwrap().complete(Ok(0));
+        }
+    });
+    let other = thread::spawn({
+        let ring = ring.clone();
+        move || assert_eq!(wait_for(&ring, 1, 0), 0)
+    });
+    assert_eq!(wait_for(&ring, 2, 0), 0);
+    other.join().unwrap();
+    completer.join().unwrap();
+    assert!(ring.balanced(), "CQ-5");
+}
+
+/// One thread waits for the ring to be idle while another submits what leaves no completion, and drains it.
+fn idle_waiter(weaken: Weaken) {
+    let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags: 0 };
+    let Model { ring, mem, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
+    let worker = spawn_worker(&ring);
+    let submitter = thread::spawn({
+        let ring = ring.clone();
+        move || submit(&ring, &mem, &mut Producer::new(1), &[nop(1, sqe_flags::CQE_SKIP_SUCCESS)])
+    });
+    assert_eq!(wait_for(&ring, 1, enter_flags::WAIT_IDLE), 0);
+    submitter.join().unwrap();
+    ring.host().end_worker();
+    worker.join().unwrap();
+    assert!(ring.balanced(), "CQ-5");
+}
+
+/// The same with a request that another thread completes, without a completion.
+fn idle_waiter_deferred(weaken: Weaken) {
+    let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags: 0 };
+    let driver = Arc::new(Holder::default());
+    let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
+    let quiet = nop(1, sqe_flags::CQE_SKIP_SUCCESS | sqe_flags::ASYNC);
+    submit(&ring, &mem, &mut Producer::new(1), &[quiet]);
+    let completer = thread::spawn(move || driver.take().unwrap().complete(Ok(0)));
+    assert_eq!(wait_for(&ring, 1, enter_flags::WAIT_IDLE), 0);
+    assert_eq!(ring.stats().inflight, 0, "WAIT-1");
+    completer.join().unwrap();
+}
+
+/// A waiter wants more than a blocked ring can give: it is told (WAIT-1), also if it sleeps already when the ring blocks.
+fn blocked_waiter(flags: u32, weaken: Weaken) {
+    let shape = Shape { sq_entries: 1, cq_entries: 2, max_inflight: 1, flags };
+    let driver = Arc::new(Holder::default());
+    let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
+    let worker = spawn_worker(&ring);
+    let submitter = thread::spawn({
+        let ring = ring.clone();
+        move || {
+            let mut producer = Producer::new(1);
+            // One holds its slot for as long as it likes, one completes, the third finds no slot.
+            for entry in [nop(1, 0), nop(2, sqe_flags::ASYNC), nop(3, 0)] {
+                while producer.room(&mem) == 0 {
+                    thread::yield_now();
+                }
+                submit(&ring, &mem, &mut producer, &[entry]);
+            }
+        }
+    });
+    assert_eq!(wait_for(&ring, 2, 0), Errno::EBUSY.to_res());
+    submitter.join().unwrap();
+    ring.host().end_worker();
+    worker.join().unwrap();
+    driver.take().unwrap().complete(Ok(0));
+}
+
+fn caller_blocked(weaken: Weaken) {
+    blocked_waiter(0, weaken);
+}
+
+fn worker_blocked(weaken: Weaken) {
+    blocked_waiter(setup_flags::WORKER, weaken);
+}
+
+/// A ring breaks under its waiter (IDX-3).
+fn broken_waiter(weaken: Weaken) {
+    let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags: 0 };
+    let Model { ring, mem, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
+    let worker = spawn_worker(&ring);
+    let vandal = thread::spawn({
+        let ring = ring.clone();
+        move || {
+            mem.store_user(UserWord::SqTail, 2);
+            let _ = ring.doorbell();
+        }
+    });
+    let mut enter = SqEnter { min_complete: 1, ..SqEnter::default() };
+    // It is told by the call or by the wait, whichever notices first.
+    match ring.enter(&mut enter) {
+        Ok(_) => assert_eq!(enter.wait_result, Errno::EBADFD.to_res()),
+        Err(errno) => assert_eq!(errno, Errno::EBADFD),
+    }
+    vandal.join().unwrap();
+    ring.host().end_worker();
+    worker.join().unwrap();
+    assert!(ring.is_broken());
+}
+
+#[test]
+fn bell_4_two_waiters() {
+    explore(two_waiters, Some(2));
+}
+
+#[test]
+fn wait_1_idle_waiter() {
+    explore(idle_waiter, PREEMPTIONS);
+}
+
+#[test]
+fn wait_1_idle_waiter_deferred() {
+    explore(idle_waiter_deferred, PREEMPTIONS);
+}
+
+#[test]
+fn wait_1_blocked_waiter() {
+    explore(caller_blocked, Some(2));
+    explore(worker_blocked, Some(2));
+}
+
+#[test]
+fn wait_1_broken_waiter() {
+    explore(broken_waiter, PREEMPTIONS);
+}
+
+#[test]
+#[ignore = "prints the table for docs/memory-model.md"]
+fn matrix_of_weakenings() {
+    matrix(&[
+        "bell_4_two_waiters",
+        "wait_1_idle_waiter",
+        "wait_1_idle_waiter_deferred",
+        "wait_1_blocked_waiter",
+        "wait_1_broken_waiter",
+    ]);
+}
