@@ -48,12 +48,14 @@ mod drain;
 mod enter;
 mod geometry;
 mod host;
+mod issue;
 pub mod parse;
 mod query;
 mod register;
 mod request;
 mod ring;
 pub mod snapshot;
+mod sq;
 mod sync;
 
 pub use drain::Polled;

@@ -296,7 +296,7 @@ impl Parsed {
         }
         let parsed = Self { row, word0: w0, word3: w3 };
         // Only a fixed buffer has an index.
-        if row.bytes == Bytes::Command && w5 & 0xffff != 0 && parsed.bytes() != Bytes::Pool {
+        if !row.plain && row.bytes == Bytes::Command && w5 & 0xffff != 0 && parsed.bytes() != Bytes::Pool {
             return Err(Errno::EINVAL);
         }
         Ok(parsed)

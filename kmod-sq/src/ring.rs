@@ -8,12 +8,12 @@ use sq_uapi::consts::{features, sq_state};
 use sq_uapi::{Errno, KernelMem, KernelWord, SqStats};
 
 use crate::cq::{Cq, OutOfWindow, Stall, cqe_words};
-use crate::drain::Sq;
 use crate::geometry::Geometry;
 use crate::host::{Host, Lock, Notify};
 use crate::parse::Accepts;
 use crate::register::Files;
 use crate::request::{Requests, STRIDE, Slot};
+use crate::sq::Sq;
 use crate::sync::{AtomicU32, AtomicUsize, Ordering, OwnedCell, at};
 
 /// Who drains the submission queue.

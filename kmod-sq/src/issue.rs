@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Giving an operation to its driver, and taking the request out of it if the driver asks for that.
+
+use core::cell::Cell;
+use core::ptr;
+
+use sq_driver::abi::{DEFER_INDEFINITE, DEFERRED, OpOps, RawOp, RawRequest};
+use sq_uapi::Errno;
+
+use crate::host::{Host, HostFile, Lock};
+use crate::parse::{Bytes, Parsed};
+use crate::request::{Identity, NONE};
+use crate::ring::Ring;
+use crate::snapshot::Snapshot;
+use crate::sq::{SKIP_SUCCESS, Sq};
+use crate::{accept, ix};
+
+/// What `defer` needs to know of the entry being issued. Cells, because the driver's call comes back in.
+pub(crate) struct Issuing<H: Host> {
+    pub(crate) ring: Cell<*const Ring<H>>,
+    pub(crate) spare: Cell<u32>,
+    file: Cell<Option<H::File>>,
+}
+
+/// SUB-1: a bad entry gets its own error, and the batch goes on.
+#[cold]
+pub(crate) fn reject<H: Host>(sq: &mut Sq<H>, errno: Errno) -> i32 {
+    sq.rejected = sq.rejected.wrapping_add(1);
+    errno.to_res()
+}
+
+/// Gives the operation in `sq.op` to the driver. Returns the result, or [`DEFERRED`] if the driver has taken the request.
+#[inline]
+pub(crate) fn issue<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>) -> i32 {
+    let spare = sq.issuing.spare.get();
+    let res = ring.driver.issue(&mut sq.op);
+    if sq.issuing.spare.get() != spare {
+        // The driver holds the request, whatever it returned.
+        return deferred(ring, sq, spare);
+    }
+    // A C driver that says so without having taken the request has lost the operation.
+    if res == DEFERRED { Errno::EIO.to_res() } else { res }
+}
+
+#[inline(never)]
+fn deferred<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, index: u32) -> i32 {
+    sq.op.extra = [0; 2];
+    // A cancel that came before `issue` returned reaches the driver now.
+    if let Some(id) = ring.cq.with(|cq| cq.requests.issued(index)) {
+        ring.driver.cancel(id);
+    }
+    DEFERRED
+}
+
+/// Issues an operation that has bytes or a target, which are found first, and forgotten again afterwards.
+#[inline(never)]
+pub(crate) fn special<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, parsed: &Parsed) -> i32 {
+    if parsed.opcode() == sq_driver::op::ASYNC_CANCEL {
+        // The framework's own.
+        return ring.cancel_entry(Snapshot::of_words(&sq.op.sqe)).unwrap_or_else(|errno| reject(sq, errno));
+    }
+    let res = match found(ring, sq, parsed) {
+        Ok(()) => issue(ring, sq),
+        Err(errno) => reject(sq, errno),
+    };
+    sq.op.payload.nr = 0;
+    sq.op.payload.left = 0;
+    sq.op.target = 0;
+    drop(sq.issuing.file.take());
+    res
+}
+
+/// Finds the bytes and the file that an operation is on.
+fn found<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, parsed: &Parsed) -> Result<(), Errno> {
+    if parsed.bytes() != Bytes::None {
+        accept::payload(ring, parsed.bytes(), &sq.op.sqe, &mut sq.op.payload)?;
+    }
+    if parsed.target() && ring.driver.files() {
+        let file = accept::file(ring, parsed)?;
+        sq.op.target = file.target();
+        sq.issuing.file.set(Some(file));
+    }
+    Ok(())
+}
+
+impl<H: Host> Issuing<H> {
+    pub(crate) const fn new() -> Self {
+        Self { ring: Cell::new(ptr::null()), spare: Cell::new(NONE), file: Cell::new(None) }
+    }
+
+    pub(crate) const OPS: OpOps =
+        OpOps { defer: defer::<H>, copy_from_user: copy_from_user::<H>, copy_to_user: copy_to_user::<H> };
+}
+
+#[expect(clippy::as_conversions, reason = "a byte is cut out of a word by truncation")]
+const fn low8(word: u64) -> u8 {
+    word as u8
+}
+
+/// # Safety
+///
+/// `op` is the operation being issued. Null if it is called twice for it, or (with `DEFER_INDEFINITE`) by CQ-4.
+unsafe extern "C" fn defer<H: Host>(op: *mut RawOp, flags: u32) -> *mut RawRequest {
+    // SAFETY: the contract: valid until `issue` returns.
+    let op = unsafe { &*op };
+    // SAFETY: `pass` set it to the drain owner's `issuing`, and the drain owner is in `issue`.
+    let issuing = unsafe { &*op.framework.cast::<Issuing<H>>() };
+    let ring_ptr = issuing.ring.get();
+    // SAFETY: as above: the ring being drained.
+    let ring = unsafe { &*ring_ptr };
+    let spare = issuing.spare.get();
+    let Some(slot) = ring.slots.get(ix(spare)) else { return ptr::null_mut() };
+    let [word0, _, _, _, user_data, ..] = op.sqe;
+    let who = Identity {
+        user_data,
+        opcode: low8(word0),
+        skip_success: word0 & SKIP_SUCCESS != 0,
+        indefinite: flags & DEFER_INDEFINITE != 0,
+        file: issuing.file.take(),
+    };
+    let most = ring.geometry.most_indefinite();
+    let id = match ring.cq.with(|cq| cq.requests.defer(spare, who, most)) {
+        Ok(id) => id,
+        Err(who) => {
+            // Still the drain owner's: it forgets the file when `issue` has returned.
+            issuing.file.set(who.file);
+            return ptr::null_mut();
+        }
+    };
+    issuing.spare.set(NONE);
+    ring.count_ref();
+    // SAFETY: this runs inside the drain owner's `issue`, `spare` was its spare, and the reference was counted above.
+    unsafe { slot.fill(ring_ptr, id, op.target, &op.payload) }
+}
+
+/// # Safety
+///
+/// `framework` is the operation's, which is being issued; `dst` is writable for `len` bytes.
+unsafe extern "C" fn copy_from_user<H: Host>(
+    framework: *const core::ffi::c_void,
+    dst: *mut u8,
+    addr: u64,
+    len: usize,
+) -> i32 {
+    // SAFETY: as in `defer`.
+    let issuing = unsafe { &*framework.cast::<Issuing<H>>() };
+    // SAFETY: as in `defer`.
+    let ring = unsafe { &*issuing.ring.get() };
+    // SAFETY: the contract.
+    unsafe { ring.host.copy_from_user(dst, addr, len) }.map_or_else(Errno::to_res, |()| 0)
+}
+
+/// # Safety
+///
+/// `framework` is the operation's, which is being issued; `src` is readable for `len` bytes.
+unsafe extern "C" fn copy_to_user<H: Host>(
+    framework: *const core::ffi::c_void,
+    addr: u64,
+    src: *const u8,
+    len: usize,
+) -> i32 {
+    // SAFETY: as in `defer`.
+    let issuing = unsafe { &*framework.cast::<Issuing<H>>() };
+    // SAFETY: as in `defer`.
+    let ring = unsafe { &*issuing.ring.get() };
+    // SAFETY: the contract.
+    unsafe { ring.host.copy_to_user(addr, src, len) }.map_or_else(Errno::to_res, |()| 0)
+}

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The submission side: consuming a span of entries, slot by slot, and publishing what came of it.
+
+use core::ptr;
+
+use sq_driver::abi::{DEFERRED, RawOp, RawPayload};
+use sq_uapi::consts::{sq_state, sqe_flags};
+use sq_uapi::{Cqe, Fence, KernelMem, KernelWord, UserWord};
+
+use crate::cq::{CqeWords, OutOfWindow, Stall};
+use crate::drain::End;
+use crate::host::{Host, Lock, Notify};
+use crate::issue::{Issuing, issue, reject, special};
+use crate::ix;
+use crate::parse::{Accepts, Parsed};
+use crate::request::NONE;
+use crate::ring::{Mode, Ring};
+use crate::snapshot::Snapshot;
+
+/// Inline completions that are gathered before they are written, under one lock and with one store of `cq_tail`.
+const BATCH: usize = 32;
+
+/// `CQE_SKIP_SUCCESS` in word 0 of an entry. A rejected entry's result is negative, so that its flags do not matter.
+#[expect(clippy::as_conversions, reason = "widening in a constant")]
+pub(crate) const SKIP_SUCCESS: u64 = (sqe_flags::CQE_SKIP_SUCCESS as u64) << 8;
+
+/// The submission side. The drain owner's.
+pub(crate) struct Sq<H: Host> {
+    /// Entries consumed, free-running. The shared `sq_head` is written from it and never read (IDX-2).
+    pub(crate) head: u32,
+    /// Completion slots that are reserved for entries to come.
+    stash: u32,
+    /// What `sq_state` holds.
+    state: u32,
+    /// What the opcodes and fields must satisfy.
+    pub(crate) accepts: Accepts,
+    batch: [CqeWords; BATCH],
+    batched: usize,
+    pub(crate) rejected: u64,
+    pub(crate) doorbells: u64,
+    skipped: u64,
+    pub(crate) issuing: Issuing<H>,
+    pub(crate) op: RawOp,
+}
+
+impl<H: Host> Sq<H> {
+    pub(crate) fn new(accepts: Accepts) -> Self {
+        Self {
+            head: 0,
+            stash: 0,
+            state: sq_state::NEED_WAKEUP,
+            accepts,
+            batch: [[0; 4]; BATCH],
+            batched: 0,
+            rejected: 0,
+            doorbells: 0,
+            skipped: 0,
+            issuing: Issuing::new(),
+            op: RawOp {
+                sqe: [0; 16],
+                ops: ptr::null(),
+                framework: ptr::null(),
+                target: 0,
+                extra: [0; 2],
+                payload: RawPayload::EMPTY,
+            },
+        }
+    }
+}
+
+pub(crate) fn set_state<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, state: u32) {
+    if sq.state != state {
+        sq.state = state;
+        ring.mem.store_kernel(KernelWord::SqState, state);
+    }
+}
+
+/// Consumes the published span, or `bound` entries of it: one look at the tail, one publication of head and completions a
+/// batch (IDX-4).
+pub(crate) fn pass<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, bound: u32) -> (u32, End) {
+    if ring.stopped() != 0 {
+        return (0, End::Stopped);
+    }
+    let span = ring.mem.load_user(UserWord::SqTail).wrapping_sub(sq.head);
+    if span == 0 {
+        return (0, End::Empty);
+    }
+    if span > ring.geometry.sq_entries {
+        ring.break_ring(OutOfWindow);
+        return (0, End::Stopped);
+    }
+    sq.issuing.ring.set(ring);
+    sq.op.framework = (&raw const sq.issuing).cast();
+    sq.op.ops = &Issuing::<H>::OPS;
+    let most = span.min(bound);
+    let mut done = 0u32;
+    let mut end = if most == span { End::Empty } else { End::Bound };
+    ring.driver.begin();
+    while done < most {
+        if sq.stash == 0 || sq.issuing.spare.get() == NONE {
+            flush(ring, sq);
+            if !stock(ring, sq) {
+                end = if ring.stopped() != 0 { End::Stopped } else { End::Stalled };
+                break;
+            }
+        }
+        done = done.wrapping_add(stretch(ring, sq, most.wrapping_sub(done)));
+        if sq.batched == BATCH {
+            flush(ring, sq);
+            if ring.stopped() != 0 {
+                end = End::Stopped;
+                break;
+            }
+        }
+    }
+    ring.driver.commit();
+    flush(ring, sq);
+    // Empty means: as of the look at the tail. Looking again is the next pass, or the submitter's next doorbell.
+    (done, end)
+}
+
+/// Consumes up to `most` entries, as long as there are slots for them, a request, and room in the batch.
+///
+/// The path of every entry: slot, snapshot, parsed entry, operation, completion.
+fn stretch<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, most: u32) -> u32 {
+    let room = u32::try_from(BATCH.wrapping_sub(sq.batched)).unwrap_or(0);
+    let (wide, wide_cqe) = (ring.geometry.sqe128, ring.geometry.cqe32);
+    // In locals: a driver's call may not write them, but the compiler cannot know.
+    let (first, mut head, mut batched) = (sq.head, sq.head, sq.batched);
+    let end = head.wrapping_add(most.min(sq.stash).min(room));
+    let mut given_back = 0u32;
+    while head != end {
+        let snapshot = Snapshot::take(&ring.mem, head, wide, &mut sq.op.sqe);
+        head = head.wrapping_add(1);
+        let [word0, _, _, _, user_data, ..] = snapshot.words();
+        let res = match Parsed::new(snapshot, &sq.accepts, wide) {
+            Ok(parsed) if parsed.is_plain() => issue(ring, sq),
+            Ok(parsed) => special(ring, sq, &parsed),
+            Err(errno) => reject(sq, errno),
+        };
+        if res == DEFERRED {
+            // The slot and the request that was set aside went with it.
+            break;
+        }
+        if word0 & SKIP_SUCCESS != 0 && res >= 0 {
+            // A success that nobody wants to hear of: its slot goes back where it came from.
+            sq.op.extra = [0; 2];
+            given_back = given_back.wrapping_add(1);
+            continue;
+        }
+        if let Some(place) = sq.batch.get_mut(batched) {
+            let [a, b, c, d] = place;
+            [*a, *b] = Cqe { user_data, res, flags: 0 }.to_words();
+            if wide_cqe {
+                [*c, *d] = core::mem::take(&mut sq.op.extra);
+            }
+            batched = batched.wrapping_add(1);
+        }
+    }
+    let consumed = head.wrapping_sub(first);
+    sq.head = head;
+    sq.batched = batched;
+    sq.stash = sq.stash.saturating_sub(consumed).saturating_add(given_back);
+    sq.skipped = sq.skipped.wrapping_add(given_back.into());
+    consumed
+}
+
+/// Publishes what was consumed and what completed inline, and takes free slots into the stash when it runs low.
+fn flush<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>) {
+    ring.mem.store_kernel(KernelWord::SqHead, sq.head);
+    let (notify, broken) = ring.cq.with(|cq| {
+        let mut notify = Notify::default();
+        if sq.batched > 0 {
+            cq.post(&ring.mem, sq.batch.get(..sq.batched).unwrap_or(&[]));
+            notify = cq.publish(&ring.mem);
+        }
+        let stats = &mut cq.stats;
+        stats.entries = stats.entries.wrapping_add(sq.head.wrapping_sub(cq.sq_head).into());
+        stats.rejected = stats.rejected.wrapping_add(core::mem::take(&mut sq.rejected));
+        stats.doorbells = stats.doorbells.wrapping_add(core::mem::take(&mut sq.doorbells));
+        stats.skipped = stats.skipped.wrapping_add(core::mem::take(&mut sq.skipped));
+        cq.sq_head = sq.head;
+        if cq.idle_waiter {
+            cq.idle_waiter = false;
+            notify.waiters = true;
+        }
+        let mut broken = None;
+        if ix(sq.stash) < BATCH {
+            match cq.look(&ring.mem) {
+                Ok(_) => sq.stash = sq.stash.saturating_add(cq.reserve_all()),
+                Err(out) => broken = Some(out),
+            }
+        }
+        (notify, broken)
+    });
+    sq.batched = 0;
+    if notify.any() {
+        ring.host.notify(notify);
+    }
+    if let Some(out) = broken {
+        ring.break_ring(out);
+    }
+}
+
+/// Makes sure of a completion slot and a request for the next entry. `false`: there is none, somebody else has been charged
+/// with going on, and the ring says so (CQ-2).
+#[cold]
+fn stock<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>) -> bool {
+    let mut said = false;
+    loop {
+        let got = ring.cq.with(|cq| {
+            if sq.stash == 0 {
+                cq.look(&ring.mem)?;
+                sq.stash = cq.reserve_all();
+            }
+            if sq.issuing.spare.get() == NONE {
+                sq.issuing.spare.set(cq.requests.spare());
+            }
+            cq.stall = match (sq.stash, sq.issuing.spare.get()) {
+                (0, _) if said => Stall::Slot,
+                (0, _) => return Ok(None),
+                (_, NONE) => Stall::Request,
+                _ => Stall::None,
+            };
+            if cq.stall != Stall::None {
+                cq.stats.stalls = cq.stats.stalls.wrapping_add(1);
+            }
+            Ok(Some(cq.stall))
+        });
+        match got {
+            // The reaper must be told before it is clear that it has to help: then either it sees the flag after its
+            // fence and rings, or the second look, after this fence, sees its cq_head.
+            Ok(None) => {
+                set_state(ring, sq, sq_state::CQ_BLOCKED);
+                ring.mem.kernel_fence(Fence::BlockedKernel);
+                said = true;
+            }
+            Ok(Some(Stall::None)) => {
+                let awake = if ring.geometry.mode == Mode::Caller { sq_state::NEED_WAKEUP } else { 0 };
+                set_state(ring, sq, awake);
+                return true;
+            }
+            // CQ_BLOCKED stays if it was said; a want of requests only the kernel side can end.
+            Ok(Some(stall)) => {
+                if stall == Stall::Slot {
+                    // WAIT-1: that the ring is blocked ends a wait.
+                    ring.host.notify(Notify { waiters: true, eventfd: false });
+                }
+                return false;
+            }
+            Err(out) => {
+                ring.break_ring(out);
+                return false;
+            }
+        }
+    }
+}
