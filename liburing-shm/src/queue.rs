@@ -300,16 +300,17 @@ impl CompletionQueue {
         Reap(self)
     }
 
-    /// Takes out one completion. Its slot goes back when there are no more.
+    /// Takes out one completion. Its slot goes back at once, since nobody knows whether its taker comes again.
     pub(crate) fn pop(&mut self) -> Option<Completion> {
-        if let Some(words) = self.consumer.pop(&self.shared.mem) {
-            return Some(Completion::from_words(words));
+        if self.consumer.is_drained() {
+            self.consumer.ready(&self.shared.mem);
         }
-        if self.consumer.ready(&self.shared.mem) > 0 {
-            return self.consumer.pop(&self.shared.mem).map(Completion::from_words);
+        let words = self.consumer.pop(&self.shared.mem)?;
+        self.consumer.publish(&self.shared.mem);
+        if self.consumer.is_drained() {
+            self.release();
         }
-        self.release();
-        None
+        Some(Completion::from_words(words))
     }
 
     /// Gives the slots of what was taken out back.

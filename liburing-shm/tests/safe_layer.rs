@@ -221,6 +221,20 @@ fn many_threads_submit_and_another_reaps() {
     });
 }
 
+/// CQ-2
+#[test]
+fn a_reaper_that_takes_one_at_a_time_does_not_block_the_ring() {
+    let (submit, mut reap) = ring();
+    for n in 0..1000 {
+        submit.nop(n).unwrap();
+        submit.nop(n).unwrap();
+        submit.submit_and_wait(2).unwrap();
+        assert_eq!(reap.next().unwrap().token, n);
+        assert_eq!(reap.next().unwrap().token, n);
+    }
+    assert_eq!(submit.submitter().stats().unwrap().stalls, 0);
+}
+
 #[test]
 fn errors_of_the_device_arrive() {
     let (submit, mut reap) = ring();
