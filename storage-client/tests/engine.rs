@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The engine on a file driver whose transfers are short, or fail.
+#![forbid(unsafe_code)]
+#![allow(missing_docs, reason = "a test binary")]
+
+mod common;
+
+use std::fs::{self, File};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use common::{Dir, bytes};
+use liburing_shm::Backend;
+use sq_driver::Errno;
+use sq_driver::abi::Segment;
+use sq_file::What;
+use sq_file::process::{FileIo, Found, Limits, System, Threads};
+use sq_storage::Error;
+use sq_storage::engine::{Counts, Engine};
+use sq_storage::progress::Progress;
+use sq_storage::ring::{Mode, RingOptions};
+use sq_storage::stop::Stop;
+use sq_storage::transfer::{Check, Item, Single, Transfer};
+
+/// The system's files, but transfers are short, and one fails.
+struct Faulty {
+    calls: Arc<AtomicU32>,
+    /// Every transfer but each fourth ends early.
+    short: bool,
+    /// The call that fails, and how.
+    fault: Option<(u32, Errno)>,
+}
+
+impl Faulty {
+    fn cut(&self, segments: &[Segment]) -> Result<Vec<Segment>, Errno> {
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        if let Some((at, errno)) = self.fault
+            && call == at
+        {
+            return Err(errno);
+        }
+        let short = |segment: &Segment| Segment { len: (segment.len * u64::from(call % 4 + 1) / 4).max(1), ..*segment };
+        Ok(segments.iter().map(|segment| if self.short { short(segment) } else { *segment }).collect())
+    }
+}
+
+impl FileIo for Faulty {
+    fn look(&self, target: usize, what: What) -> Result<Found, Errno> {
+        System.look(target, what)
+    }
+
+    fn read(&self, target: usize, off: u64, to: &[Segment], wait: bool) -> Result<usize, Errno> {
+        System.read(target, off, &self.cut(to)?, wait)
+    }
+
+    fn write(&self, target: usize, off: u64, from: &[Segment], wait: bool) -> Result<usize, Errno> {
+        if !wait {
+            return Err(Errno::EAGAIN);
+        }
+        System.write(target, off, &self.cut(from)?, wait)
+    }
+
+    fn sync(&self, target: usize, data_only: bool) -> Result<(), Errno> {
+        System.sync(target, data_only)
+    }
+}
+
+/// Copies `content` through the engine. Returns what arrived, and how many calls were made.
+fn copy(
+    content: &[u8],
+    mode: Mode,
+    short: bool,
+    fault: Option<(u32, Errno)>,
+) -> (Result<(Counts, Vec<u8>), Error>, u32) {
+    let dir = Dir::new();
+    let (from_path, to_path) = (dir.file("from", content), dir.join("to"));
+    let calls = Arc::new(AtomicU32::new(0));
+    let io = Faulty { calls: Arc::clone(&calls), short, fault };
+    let driver = sq_file::File::new(Threads::new(io, Limits::default()));
+    let backend = Backend::embedded(driver).expect("a driver");
+    let options = RingOptions { mode, depth: 5, block_bytes: 8192, ..RingOptions::default() };
+    let mut engine = Engine::on(&backend, &options).expect("a ring");
+    let item = Item {
+        from: File::open(&from_path).expect("the source"),
+        from_path,
+        to: Some((File::create(&to_path).expect("the copy"), to_path.clone())),
+        bytes: content.len() as u64,
+    };
+    let progress = Progress::hidden();
+    let mut transfer = Transfer::new(Single::new(item), Check::Record, Vec::new(), 8192, &progress);
+    let result = engine.run(&mut transfer, &Stop::never());
+    let result = result.map(|counts| (counts, fs::read(&to_path).expect("the copy")));
+    (result, calls.load(Ordering::Relaxed))
+}
+
+#[test]
+fn short_transfers_are_carried_on() {
+    let content = bytes(500_001);
+    for mode in [Mode::Caller, Mode::Worker, Mode::Poll] {
+        let (result, calls) = copy(&content, mode, true, None);
+        let (counts, arrived) = result.expect("a copy");
+        assert!(arrived == content, "{mode:?}");
+        let blocks = 500_001u64.div_ceil(8192);
+        assert!(counts.operations > 2 * blocks, "{} operations for {blocks} blocks: none was short", counts.operations);
+        assert!(u64::from(calls) >= counts.operations);
+    }
+}
+
+#[test]
+fn a_failure_anywhere_is_reported_and_nothing_hangs() {
+    let content = bytes(100_000);
+    let (result, calls) = copy(&content, Mode::Caller, false, None);
+    assert!(result.expect("a copy").1 == content);
+    for at in 0..calls {
+        for mode in [Mode::Caller, Mode::Worker] {
+            let (result, _) = copy(&content, mode, false, Some((at, Errno::EIO)));
+            // How many calls there are depends on what is done at once, so the last may not come about.
+            let Err(error) = result else {
+                assert!(at + 4 > calls, "call {at} of {calls} failed and nobody noticed");
+                continue;
+            };
+            let text = error.to_string();
+            assert!(text.contains("/from at byte") || text.contains("/to at byte"), "{text}");
+            assert_eq!((error.exit_code(), error.kind()), (1, "io"));
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_call_is_made_again() {
+    let content = bytes(100_000);
+    for at in 0..10 {
+        let (result, _) = copy(&content, Mode::Caller, false, Some((at, Errno::EINTR)));
+        assert!(result.expect("a copy").1 == content);
+    }
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Signals in the middle: nothing is left that looks complete.
+#![forbid(unsafe_code)]
+#![allow(missing_docs, reason = "a test binary")]
+
+mod common;
+
+use std::fs;
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Dir, check_failure, command, names, stderr};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Long enough that no machine copies it before the signal arrives; a hole, so it costs nothing to make.
+const BYTES: u64 = 4 << 30;
+
+/// Starts the command, and signals it as soon as `begun` is true.
+fn interrupt(args: &[&str], signal: Signal, begun: impl Fn() -> bool) -> Output {
+    let mut child = command().args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command");
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    let until = Instant::now() + Duration::from_secs(30);
+    while !begun() && Instant::now() < until {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended before the signal");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(Duration::from_millis(20));
+    kill_process(pid, signal).expect("a signal");
+    child.wait_with_output().expect("its end")
+}
+
+fn hole(dir: &Dir, name: &str, bytes: u64) -> String {
+    let path = dir.file(name, b"");
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(bytes).expect("a large hole");
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn an_interrupted_copy_leaves_the_destination_as_it_was() {
+    let dir = Dir::new();
+    let src = hole(&dir, "src", BYTES);
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let dst = dir.file("dst", b"old");
+        let begun = || dir.names().iter().any(|name| name.starts_with("dst.part-"));
+        let output = interrupt(&["copy", &src, dst.to_str().unwrap(), "--no-verify"], signal, begun);
+        check_failure(&output, code, &["interrupted", "is as it was"]);
+        assert_eq!(dir.names(), ["dst", "src"]);
+        assert_eq!(fs::read(&dst).unwrap(), b"old");
+    }
+}
+
+#[test]
+fn a_killed_copy_has_a_name_that_says_so() {
+    let dir = Dir::new();
+    let src = hole(&dir, "src", BYTES);
+    let begun = || dir.names().iter().any(|name| name.starts_with("dst.part-"));
+    let dst = dir.join("dst");
+    let output = interrupt(&["copy", &src, dst.to_str().unwrap(), "--no-verify"], Signal::KILL, begun);
+    assert_eq!(output.status.code(), None, "{}", stderr(&output));
+    assert!(!dst.exists());
+    assert_eq!(dir.names().len(), 2, "the source and a .part file: {:?}", dir.names());
+}
+
+#[test]
+fn an_interrupted_demo_leaves_no_store() {
+    let (dir, place) = (Dir::new(), Dir::new());
+    hole(&dir, "large", BYTES);
+    let begun = || !place.names().is_empty();
+    let args = ["--from", dir.path().to_str().unwrap(), "--to", place.path().to_str().unwrap(), "--keep"];
+    let output = interrupt(&args, Signal::INT, begun);
+    check_failure(&output, 130, &["interrupted"]);
+    assert!(names(place.path()).is_empty(), "{:?}", names(place.path()));
+}
+
+#[test]
+fn an_interrupted_bench_reports_and_says_so() {
+    let dir = Dir::new();
+    let path = hole(&dir, "file", 1 << 20);
+    let start = Instant::now();
+    let begun = || start.elapsed() > Duration::from_millis(300);
+    let output = interrupt(&["bench", &path, "--seconds", "600"], Signal::INT, begun);
+    check_failure(&output, 130, &["interrupted"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("IOPS"));
+}
