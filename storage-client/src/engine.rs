@@ -157,7 +157,8 @@ impl Engine {
             files,
             flights: (0..depth).map(|_| None).collect(),
             idle: (0..depth).rev().collect(),
-            batch: (u32::from(options.depth) / 4).max(1),
+            // While one half is waited for, the other is worked on.
+            batch: (u32::from(options.depth) / 2).max(1),
             shape: Shape::new(options, backend, features),
         })
     }

@@ -9,7 +9,7 @@
 //! | [`ring`] | which ring: backend, mode, depth, block size |
 //! | [`engine`] | blocks on their way through a ring: read, then perhaps written; short transfers are carried on |
 //! | [`transfer`] | whole files as blocks, with a checksum each |
-//! | [`demo`], [`copy`], [`verify`], [`bench`], [`info`] | the verbs; each returns a report that prints as a table and as JSON |
+//! | [`demo`], [`copy`], [`verify`], [`mod@bench`], [`info`] | the verbs; each returns a report that prints as a table and as JSON |
 //!
 //! ```no_run
 //! use sq_storage::{copy, progress::Progress, ring::RingOptions, stop::Stop};
