@@ -79,7 +79,8 @@ impl<H: Host> Ring<H> {
             from = index.saturating_add(1);
             match found {
                 Found::Tell(id) => self.driver.cancel(id),
-                Found::Timed(index) => self.settle(index, Errno::ECANCELED.to_res(), [0; 2]),
+                // The caller's reference is another one.
+                Found::Timed(index) => drop(self.settle(index, Errno::ECANCELED.to_res(), [0; 2])),
                 Found::Noted => {}
                 Found::Already => {
                     already = true;

@@ -43,7 +43,7 @@ pub(crate) enum End {
 /// The drain owner.
 pub(crate) struct Owner<'r, H: Host> {
     ring: &'r Ring<H>,
-    sq: &'r mut Sq<H>,
+    sq: &'r mut Sq,
 }
 
 impl<H: Host> Ring<H> {
@@ -88,7 +88,12 @@ impl<H: Host> Ring<H> {
             again = match end {
                 End::Bound => true,
                 End::Empty => !owner.go_idle(),
-                End::Stalled | End::Stopped => false,
+                End::Stalled => false,
+                End::Stopped => {
+                    // A disabled ring may be enabled yet: its submitters have to ring then.
+                    owner.go_idle();
+                    false
+                }
             };
             if again && bound > 0 {
                 continue;
@@ -168,19 +173,12 @@ impl<H: Host> Owner<'_, H> {
 
     /// Consumes up to `bound` entries.
     pub(crate) fn run(&mut self, bound: u32) -> (u32, End) {
-        let mut total = 0u32;
-        for _ in 0..PASSES {
-            let (consumed, end) = pass(self.ring, self.sq, bound.saturating_sub(total));
-            total = total.saturating_add(consumed);
-            if end == End::Stopped && self.ring.stopped() & (stop::BROKEN | stop::QUIESCED) != 0 {
-                // What this owner issued meanwhile was too late for the cancel that came with the stop.
-                self.ring.cancel_everything();
-            }
-            if end != End::Bound || total >= bound {
-                return (total, end);
-            }
+        let (consumed, end) = pass(self.ring, self.sq, bound);
+        if end == End::Stopped && self.ring.stopped() & (stop::BROKEN | stop::QUIESCED) != 0 {
+            // What this owner issued meanwhile was too late for the cancel that came with the stop.
+            self.ring.cancel_everything();
         }
-        (total, End::Bound)
+        (consumed, end)
     }
 
     /// While a worker or polling thread is awake, submitters need not ring.

@@ -158,11 +158,11 @@ impl Geometry {
     }
 
     /// Requests that may wait without bound, at most: they leave an eighth of the completion slots, and at least one, to what
-    /// can complete (CQ-4).
+    /// can complete, and one request, without which no entry is accepted (CQ-4).
     #[must_use]
-    pub const fn most_indefinite(&self) -> u32 {
-        let eighth = self.cq_entries >> 3;
-        self.cq_entries.saturating_sub(if eighth == 0 { 1 } else { eighth })
+    pub fn most_indefinite(&self) -> u32 {
+        let slots = self.cq_entries.saturating_sub((self.cq_entries >> 3).max(1));
+        slots.min(self.max_inflight.saturating_sub(1))
     }
 
     /// The segment `off..off + len` of buffer `index` as an offset in the pool, or `None` if it is not all inside.

@@ -17,24 +17,25 @@ use crate::{accept, ix};
 
 /// What `defer` needs to know of the entry being issued. Cells, because the driver's call comes back in.
 pub(crate) struct Issuing<H: Host> {
-    pub(crate) ring: Cell<*const Ring<H>>,
     pub(crate) spare: Cell<u32>,
     file: Cell<Option<H::File>>,
 }
 
 /// SUB-1: a bad entry gets its own error, and the batch goes on.
 #[cold]
-pub(crate) fn reject<H: Host>(sq: &mut Sq<H>, errno: Errno) -> i32 {
+pub(crate) fn reject(sq: &mut Sq, errno: Errno) -> i32 {
     sq.rejected = sq.rejected.wrapping_add(1);
     errno.to_res()
 }
 
 /// Gives the operation in `sq.op` to the driver. Returns the result, or [`DEFERRED`] if the driver has taken the request.
 #[inline]
-pub(crate) fn issue<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>) -> i32 {
-    let spare = sq.issuing.spare.get();
-    let res = ring.driver.issue(&mut sq.op);
-    if sq.issuing.spare.get() != spare {
+pub(crate) fn issue<H: Host>(ring: &Ring<H>, sq: &mut Sq) -> i32 {
+    let spare = ring.issuing.spare.get();
+    // SAFETY: `pass` set the pointers to this ring and its operations; `payload` leads to what `accept` found: user addresses, which
+    // are only copied, or bytes of the pool.
+    let res = unsafe { ring.driver.issue(&mut sq.op) };
+    if ring.issuing.spare.get() != spare {
         // The driver holds the request, whatever it returned.
         return deferred(ring, sq, spare);
     }
@@ -43,7 +44,7 @@ pub(crate) fn issue<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>) -> i32 {
 }
 
 #[inline(never)]
-fn deferred<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, index: u32) -> i32 {
+fn deferred<H: Host>(ring: &Ring<H>, sq: &mut Sq, index: u32) -> i32 {
     sq.op.extra = [0; 2];
     // A cancel that came before `issue` returned reaches the driver now.
     if let Some(id) = ring.cq.with(|cq| cq.requests.issued(index)) {
@@ -54,7 +55,7 @@ fn deferred<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, index: u32) -> i32 {
 
 /// Issues an operation that has bytes or a target, which are found first, and forgotten again afterwards.
 #[inline(never)]
-pub(crate) fn special<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, parsed: &Parsed) -> i32 {
+pub(crate) fn special<H: Host>(ring: &Ring<H>, sq: &mut Sq, parsed: &Parsed) -> i32 {
     if parsed.opcode() == sq_driver::op::ASYNC_CANCEL {
         // The framework's own.
         return ring.cancel_entry(Snapshot::of_words(&sq.op.sqe)).unwrap_or_else(|errno| reject(sq, errno));
@@ -66,26 +67,26 @@ pub(crate) fn special<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, parsed: &Parsed) 
     sq.op.payload.nr = 0;
     sq.op.payload.left = 0;
     sq.op.target = 0;
-    drop(sq.issuing.file.take());
+    drop(ring.issuing.file.take());
     res
 }
 
 /// Finds the bytes and the file that an operation is on.
-fn found<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, parsed: &Parsed) -> Result<(), Errno> {
+fn found<H: Host>(ring: &Ring<H>, sq: &mut Sq, parsed: &Parsed) -> Result<(), Errno> {
     if parsed.bytes() != Bytes::None {
         accept::payload(ring, parsed.bytes(), &sq.op.sqe, &mut sq.op.payload)?;
     }
     if parsed.target() && ring.driver.files() {
         let file = accept::file(ring, parsed)?;
         sq.op.target = file.target();
-        sq.issuing.file.set(Some(file));
+        ring.issuing.file.set(Some(file));
     }
     Ok(())
 }
 
 impl<H: Host> Issuing<H> {
     pub(crate) const fn new() -> Self {
-        Self { ring: Cell::new(ptr::null()), spare: Cell::new(NONE), file: Cell::new(None) }
+        Self { spare: Cell::new(NONE), file: Cell::new(None) }
     }
 
     pub(crate) const OPS: OpOps =
@@ -103,11 +104,10 @@ const fn low8(word: u64) -> u8 {
 unsafe extern "C" fn defer<H: Host>(op: *mut RawOp, flags: u32) -> *mut RawRequest {
     // SAFETY: the contract: valid until `issue` returns.
     let op = unsafe { &*op };
-    // SAFETY: `pass` set it to the drain owner's `issuing`, and the drain owner is in `issue`.
-    let issuing = unsafe { &*op.framework.cast::<Issuing<H>>() };
-    let ring_ptr = issuing.ring.get();
-    // SAFETY: as above: the ring being drained.
+    let ring_ptr = op.framework.cast::<Ring<H>>();
+    // SAFETY: `pass` set it to the ring being drained, whose drain owner is in `issue`.
     let ring = unsafe { &*ring_ptr };
+    let issuing = &ring.issuing;
     let spare = issuing.spare.get();
     let Some(slot) = ring.slots.get(ix(spare)) else { return ptr::null_mut() };
     let [word0, _, _, _, user_data, ..] = op.sqe;
@@ -143,9 +143,7 @@ unsafe extern "C" fn copy_from_user<H: Host>(
     len: usize,
 ) -> i32 {
     // SAFETY: as in `defer`.
-    let issuing = unsafe { &*framework.cast::<Issuing<H>>() };
-    // SAFETY: as in `defer`.
-    let ring = unsafe { &*issuing.ring.get() };
+    let ring = unsafe { &*framework.cast::<Ring<H>>() };
     // SAFETY: the contract.
     unsafe { ring.host.copy_from_user(dst, addr, len) }.map_or_else(Errno::to_res, |()| 0)
 }
@@ -160,9 +158,7 @@ unsafe extern "C" fn copy_to_user<H: Host>(
     len: usize,
 ) -> i32 {
     // SAFETY: as in `defer`.
-    let issuing = unsafe { &*framework.cast::<Issuing<H>>() };
-    // SAFETY: as in `defer`.
-    let ring = unsafe { &*issuing.ring.get() };
+    let ring = unsafe { &*framework.cast::<Ring<H>>() };
     // SAFETY: the contract.
     unsafe { ring.host.copy_to_user(addr, src, len) }.map_or_else(Errno::to_res, |()| 0)
 }

@@ -34,7 +34,7 @@ impl<H: Host> Files<H> {
 }
 
 impl<H: Host> Ring<H> {
-    /// REGISTER. See [`register_op`].
+    /// REGISTER. See [`register_op`]. Returns 0, or for `FILES_UPDATE` how many were replaced.
     ///
     /// # Errors
     ///
@@ -128,7 +128,12 @@ impl<H: Host> Ring<H> {
             return Err(Errno::EINVAL);
         }
         for i in 0..reg.nr {
-            let file = self.file_at(reg.arg, ix(i))?;
+            let file = match self.file_at(reg.arg, ix(i)) {
+                Ok(file) => file,
+                // As in io_uring: what was replaced stays, and the count says so.
+                Err(_) if i > 0 => return Ok(i),
+                Err(errno) => return Err(errno),
+            };
             let at = nospec(reg.offset.saturating_add(i), count).ok_or(Errno::EINVAL)?;
             let old = self.files.with(|files| {
                 let place = files.0.as_mut()?.get_mut(ix(at))?;

@@ -343,7 +343,8 @@ unsafe extern "C" fn complete<H: Host>(request: *mut RawRequest, res: i32, extra
     let (ring, index) = unsafe { home::<H>(request) };
     // SAFETY: the contract.
     let extra = unsafe { *extra };
-    ring.settle(index, res, extra);
+    // The reference goes here, where no borrow of the ring is left: it may be the last.
+    drop(ring.settle(index, res, extra));
 }
 
 /// # Safety
@@ -352,7 +353,7 @@ unsafe extern "C" fn complete<H: Host>(request: *mut RawRequest, res: i32, extra
 unsafe extern "C" fn complete_after<H: Host>(request: *mut RawRequest, res: i32, delay_ns: u64) {
     // SAFETY: the contract.
     let (ring, index) = unsafe { home::<H>(request) };
-    ring.settle_after(index, res, delay_ns);
+    drop(ring.settle_after(index, res, delay_ns));
 }
 
 /// # Safety

@@ -2,6 +2,7 @@
 //! A ring: its parts, its life, and completion from anywhere.
 
 use core::ptr::NonNull;
+use core::sync::atomic::AtomicPtr;
 
 use sq_driver::Bound;
 use sq_uapi::consts::{features, sq_state};
@@ -10,6 +11,7 @@ use sq_uapi::{Errno, KernelMem, KernelWord, SqStats};
 use crate::cq::{Cq, OutOfWindow, Stall, cqe_words};
 use crate::geometry::Geometry;
 use crate::host::{Host, Lock, Notify};
+use crate::issue::Issuing;
 use crate::parse::Accepts;
 use crate::register::Files;
 use crate::request::{Requests, STRIDE, Slot};
@@ -53,16 +55,20 @@ pub struct Ring<H: Host> {
     pub(crate) cq: H::Lock<Cq<H>>,
     pub(crate) files: H::Lock<Files<H>>,
     /// The drain owner's.
-    pub(crate) sq: OwnedCell<Sq<H>>,
+    pub(crate) sq: OwnedCell<Sq>,
+    /// The drain owner's too, in cells, since a driver's call comes back to it.
+    pub(crate) issuing: Issuing<H>,
     /// Who is the drain owner: see [`drain`](crate::drain).
     pub(crate) drain: AtomicU32,
     /// [`stop`]'s bits.
     stop: AtomicU32,
     /// References: the home's, and one for each request in flight.
     refs: AtomicUsize,
+    /// This ring, by the pointer that the home gave: what [`Host::free`] gets must have come from there.
+    this: AtomicPtr<Ring<H>>,
 }
 
-// SAFETY: `sq` is accessed only by the drain owner (whoever moved `drain` from FREE to OWNED), whose hand-overs are
+// SAFETY: `sq` and `issuing` are accessed only by the drain owner (whoever moved `drain` from FREE to OWNED), whose hand-overs are
 // acquire and release; its raw pointers lead into this ring. `slots` synchronise as `Slot` says. All else is Sync.
 unsafe impl<H: Host> Sync for Ring<H> {}
 // SAFETY: as above.
@@ -72,10 +78,15 @@ impl<H: Host> Ring<H> {
     /// A ring over memory that its home has set up: zeroed, with the regions of `geometry`. `pool` is where the pool begins in
     /// the kernel side's own mapping (0 without one).
     ///
+    /// # Safety
+    ///
+    /// The pool is mapped there, as long as `geometry` says, until the ring is freed. The ring is put in its place and made a
+    /// [`RingRef`] before anything is done with it.
+    ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub fn new(host: H, mem: H::Mem, geometry: Geometry, pool: usize, driver: Bound) -> Result<Self, Errno> {
+    pub unsafe fn new(host: H, mem: H::Mem, geometry: Geometry, pool: usize, driver: Bound) -> Result<Self, Errno> {
         let count = geometry.max_inflight;
         // A worker sleeps at first, and a caller-driven ring always wants the doorbell.
         mem.store_kernel(KernelWord::SqState, sq_state::NEED_WAKEUP);
@@ -84,9 +95,11 @@ impl<H: Host> Ring<H> {
             cq: H::Lock::new(Cq::new(geometry.cq_entries, Requests::new(count)?)),
             files: H::Lock::new(Files::default()),
             sq: OwnedCell::new(Sq::new(Accepts::new(driver.opcodes(), driver.files()))),
+            issuing: Issuing::new(),
             drain: AtomicU32::new(crate::drain::FREE),
             stop: AtomicU32::new(if geometry.disabled { stop::DISABLED } else { 0 }),
             refs: AtomicUsize::new(1),
+            this: AtomicPtr::new(core::ptr::null_mut()),
             host,
             mem,
             geometry,
@@ -140,8 +153,8 @@ impl<H: Host> Ring<H> {
     }
 
     /// Completes a deferred request: posts into the slot it holds (or gives the slot back), frees it, wakes. From any
-    /// context; the request's reference to the ring goes last.
-    pub(crate) fn settle(&self, index: u32, res: i32, extra: [u64; 2]) {
+    /// context. Returns the request's reference to the ring, for the caller to drop last.
+    pub(crate) fn settle(&self, index: u32, res: i32, extra: [u64; 2]) -> Option<RingRef<H>> {
         let (file, notify, work) = self.cq.with(|cq| {
             let Some(settled) = cq.requests.settle(index) else { return (None, None, false) };
             let mut notify = Notify::default();
@@ -162,27 +175,28 @@ impl<H: Host> Ring<H> {
             (settled.file, Some(notify), work)
         });
         drop(file);
-        let Some(notify) = notify else { return };
+        let notify = notify?;
         if notify.any() {
             self.host.notify(notify);
         }
         if work {
             H::work(self);
         }
-        // SAFETY: `defer` counted a reference for this request, and `settle` lets each request through once.
-        drop(unsafe { RingRef::from_raw(NonNull::from(self)) });
+        // `defer` counted a reference for this request, and each request gets here once.
+        Some(self.counted())
     }
 
-    /// Completes a deferred request with `res` when `delay_ns` have passed.
-    pub(crate) fn settle_after(&self, index: u32, res: i32, delay_ns: u64) {
+    /// Completes a deferred request with `res` when `delay_ns` have passed. Returns a reference, for the caller to drop last.
+    pub(crate) fn settle_after(&self, index: u32, res: i32, delay_ns: u64) -> RingRef<H> {
         let at_ns = self.host.now_ns().saturating_add(delay_ns);
         // Once the clock has the request, it may take the last other reference with it.
-        let _keep = self.keep();
+        let keep = self.keep();
         let timed = self.cq.with(|cq| cq.requests.time(index, at_ns, res));
         match timed {
             Ok(()) => H::alarm(self, at_ns),
-            Err(errno) => self.settle(index, errno.to_res(), [0; 2]),
+            Err(errno) => drop(self.settle(index, errno.to_res(), [0; 2])),
         }
+        keep
     }
 
     /// Completes what is due, and sets the clock for what is not. Called by the home when an alarm goes off. One walk over the
@@ -195,7 +209,8 @@ impl<H: Host> Ring<H> {
             let due = self.cq.with(|cq| cq.requests.claim_due(from, STRIDE, now, &mut soonest));
             from = match due {
                 Some((index, res)) => {
-                    self.settle(index, res, [0; 2]);
+                    // The caller's reference is another one.
+                    drop(self.settle(index, res, [0; 2]));
                     index.saturating_add(1)
                 }
                 None => from.saturating_add(STRIDE),
@@ -235,7 +250,13 @@ impl<H: Host> Ring<H> {
     /// A reference of one's own.
     pub fn keep(&self) -> RingRef<H> {
         self.count_ref();
-        RingRef(NonNull::from(self))
+        self.counted()
+    }
+
+    /// A reference that has been counted already.
+    fn counted(&self) -> RingRef<H> {
+        // Set before anybody else had the ring. A ring that is not in its place yet has no references to give.
+        RingRef(NonNull::new(self.this.load(Ordering::Relaxed)).unwrap_or(NonNull::from(self)))
     }
 
     pub(crate) fn count_ref(&self) {
@@ -260,7 +281,9 @@ impl<H: Host> RingRef<H> {
     /// `ring` has been put where [`Host::free`] can free it, and the reference that this takes over (the first, from
     /// [`Ring::new`], or one counted since) is nobody else's.
     #[must_use]
-    pub const unsafe fn from_raw(ring: NonNull<Ring<H>>) -> Self {
+    pub unsafe fn from_raw(ring: NonNull<Ring<H>>) -> Self {
+        // SAFETY: the contract: the ring is there.
+        unsafe { ring.as_ref() }.this.store(ring.as_ptr(), Ordering::Relaxed);
         Self(ring)
     }
 }

@@ -25,7 +25,7 @@ const BATCH: usize = 32;
 pub(crate) const SKIP_SUCCESS: u64 = (sqe_flags::CQE_SKIP_SUCCESS as u64) << 8;
 
 /// The submission side. The drain owner's.
-pub(crate) struct Sq<H: Host> {
+pub(crate) struct Sq {
     /// Entries consumed, free-running. The shared `sq_head` is written from it and never read (IDX-2).
     pub(crate) head: u32,
     /// Completion slots that are reserved for entries to come.
@@ -39,11 +39,10 @@ pub(crate) struct Sq<H: Host> {
     pub(crate) rejected: u64,
     pub(crate) doorbells: u64,
     skipped: u64,
-    pub(crate) issuing: Issuing<H>,
     pub(crate) op: RawOp,
 }
 
-impl<H: Host> Sq<H> {
+impl Sq {
     pub(crate) fn new(accepts: Accepts) -> Self {
         Self {
             head: 0,
@@ -55,7 +54,6 @@ impl<H: Host> Sq<H> {
             rejected: 0,
             doorbells: 0,
             skipped: 0,
-            issuing: Issuing::new(),
             op: RawOp {
                 sqe: [0; 16],
                 ops: ptr::null(),
@@ -68,7 +66,7 @@ impl<H: Host> Sq<H> {
     }
 }
 
-pub(crate) fn set_state<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, state: u32) {
+pub(crate) fn set_state<H: Host>(ring: &Ring<H>, sq: &mut Sq, state: u32) {
     if sq.state != state {
         sq.state = state;
         ring.mem.store_kernel(KernelWord::SqState, state);
@@ -77,7 +75,7 @@ pub(crate) fn set_state<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, state: u32) {
 
 /// Consumes the published span, or `bound` entries of it: one look at the tail, one publication of head and completions a
 /// batch (IDX-4).
-pub(crate) fn pass<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, bound: u32) -> (u32, End) {
+pub(crate) fn pass<H: Host>(ring: &Ring<H>, sq: &mut Sq, bound: u32) -> (u32, End) {
     if ring.stopped() != 0 {
         return (0, End::Stopped);
     }
@@ -89,15 +87,14 @@ pub(crate) fn pass<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, bound: u32) -> (u32,
         ring.break_ring(OutOfWindow);
         return (0, End::Stopped);
     }
-    sq.issuing.ring.set(ring);
-    sq.op.framework = (&raw const sq.issuing).cast();
+    sq.op.framework = core::ptr::from_ref(ring).cast();
     sq.op.ops = &Issuing::<H>::OPS;
     let most = span.min(bound);
     let mut done = 0u32;
     let mut end = if most == span { End::Empty } else { End::Bound };
     ring.driver.begin();
     while done < most {
-        if sq.stash == 0 || sq.issuing.spare.get() == NONE {
+        if sq.stash == 0 || ring.issuing.spare.get() == NONE {
             flush(ring, sq);
             if !stock(ring, sq) {
                 end = if ring.stopped() != 0 { End::Stopped } else { End::Stalled };
@@ -107,10 +104,10 @@ pub(crate) fn pass<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, bound: u32) -> (u32,
         done = done.wrapping_add(stretch(ring, sq, most.wrapping_sub(done)));
         if sq.batched == BATCH {
             flush(ring, sq);
-            if ring.stopped() != 0 {
-                end = End::Stopped;
-                break;
-            }
+        }
+        if ring.stopped() != 0 {
+            end = End::Stopped;
+            break;
         }
     }
     ring.driver.commit();
@@ -122,7 +119,7 @@ pub(crate) fn pass<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, bound: u32) -> (u32,
 /// Consumes up to `most` entries, as long as there are slots for them, a request, and room in the batch.
 ///
 /// The path of every entry: slot, snapshot, parsed entry, operation, completion.
-fn stretch<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, most: u32) -> u32 {
+fn stretch<H: Host>(ring: &Ring<H>, sq: &mut Sq, most: u32) -> u32 {
     let room = u32::try_from(BATCH.wrapping_sub(sq.batched)).unwrap_or(0);
     let (wide, wide_cqe) = (ring.geometry.sqe128, ring.geometry.cqe32);
     // In locals: a driver's call may not write them, but the compiler cannot know.
@@ -166,7 +163,7 @@ fn stretch<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>, most: u32) -> u32 {
 }
 
 /// Publishes what was consumed and what completed inline, and takes free slots into the stash when it runs low.
-fn flush<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>) {
+fn flush<H: Host>(ring: &Ring<H>, sq: &mut Sq) {
     ring.mem.store_kernel(KernelWord::SqHead, sq.head);
     let (notify, broken) = ring.cq.with(|cq| {
         let mut notify = Notify::default();
@@ -187,7 +184,13 @@ fn flush<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>) {
         let mut broken = None;
         if ix(sq.stash) < BATCH {
             match cq.look(&ring.mem) {
-                Ok(_) => sq.stash = sq.stash.saturating_add(cq.reserve_all()),
+                Ok(_) => {
+                    sq.stash = sq.stash.saturating_add(cq.reserve_all());
+                    if sq.stash > 0 && cq.stall == Stall::Slot {
+                        // The reaper came between the pass's last look and this one. It rings: CQ_BLOCKED is still said.
+                        cq.stall = Stall::None;
+                    }
+                }
                 Err(out) => broken = Some(out),
             }
         }
@@ -205,7 +208,7 @@ fn flush<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>) {
 /// Makes sure of a completion slot and a request for the next entry. `false`: there is none, somebody else has been charged
 /// with going on, and the ring says so (CQ-2).
 #[cold]
-fn stock<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>) -> bool {
+fn stock<H: Host>(ring: &Ring<H>, sq: &mut Sq) -> bool {
     let mut said = false;
     loop {
         let got = ring.cq.with(|cq| {
@@ -213,10 +216,10 @@ fn stock<H: Host>(ring: &Ring<H>, sq: &mut Sq<H>) -> bool {
                 cq.look(&ring.mem)?;
                 sq.stash = cq.reserve_all();
             }
-            if sq.issuing.spare.get() == NONE {
-                sq.issuing.spare.set(cq.requests.spare());
+            if ring.issuing.spare.get() == NONE {
+                ring.issuing.spare.set(cq.requests.spare());
             }
-            cq.stall = match (sq.stash, sq.issuing.spare.get()) {
+            cq.stall = match (sq.stash, ring.issuing.spare.get()) {
                 (0, _) if said => Stall::Slot,
                 (0, _) => return Ok(None),
                 (_, NONE) => Stall::Request,

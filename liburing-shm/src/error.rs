@@ -25,6 +25,11 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The ring's thread cannot be started.
+    Thread {
+        /// Why.
+        source: io::Error,
+    },
     /// A call was refused.
     Call {
         /// Which.
@@ -56,12 +61,15 @@ impl fmt::Display for Error {
             Self::Open { path, source } => {
                 write!(f, "cannot open {}: {source}", path.display())?;
                 match source.kind() {
-                    io::ErrorKind::PermissionDenied => f.write_str(" (nodes are 0600 by default: see docs/install.md)"),
+                    io::ErrorKind::PermissionDenied => f.write_str(
+                        " (nodes are 0600 by default: load the module with mode=, or change the node's owner)",
+                    ),
                     io::ErrorKind::NotFound => f.write_str(" (is the module loaded?)"),
                     _ => Ok(()),
                 }
             }
             Self::Map { source } => write!(f, "cannot get the ring's memory: {source}"),
+            Self::Thread { source } => write!(f, "cannot start the ring's thread: {source}"),
             Self::Call { what, errno } => {
                 write!(f, "{what}: {errno}")?;
                 match (*what, *errno) {
@@ -91,7 +99,7 @@ impl std::error::Error for PushError {}
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Open { source, .. } | Self::Map { source } => Some(source),
+            Self::Open { source, .. } | Self::Map { source } | Self::Thread { source } => Some(source),
             Self::Call { errno, .. } => Some(errno),
             Self::Push(push) => Some(push),
             Self::Layout => None,
@@ -105,7 +113,9 @@ impl Error {
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::Call { errno, .. } => Some(*errno),
-            Self::Open { source, .. } | Self::Map { source } => source.raw_os_error().and_then(Errno::new),
+            Self::Open { source, .. } | Self::Map { source } | Self::Thread { source } => {
+                source.raw_os_error().and_then(Errno::new)
+            }
             Self::Layout | Self::Push(_) => None,
         }
     }

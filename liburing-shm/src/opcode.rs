@@ -14,17 +14,36 @@ use crate::entry::{Entry, RawEntry};
 pub enum Target {
     /// The driver's one target: `fd` is -1.
     Device,
-    /// A descriptor of this process, resolved when the entry is accepted. Only on rings drained by their caller.
-    Fd(i32),
     /// An index into the ring's registered files.
     Fixed(u32),
+    /// A descriptor of this process, resolved when the entry is accepted. Only on rings drained by their caller.
+    Fd(LentFd),
+}
+
+/// A descriptor that somebody vouches for, since nothing in an entry keeps it open.
+///
+/// It costs more than a registered file: on the embedded backend a `dup` and a `close` an operation, and closing any descriptor of a
+/// file drops the process's POSIX record locks on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LentFd(i32);
+
+impl LentFd {
+    /// Vouches for `fd`.
+    ///
+    /// # Safety
+    ///
+    /// Until every entry that is made with it has been accepted, `fd` is open and the caller's to do I/O on.
+    #[must_use]
+    pub const unsafe fn new(fd: i32) -> Self {
+        Self(fd)
+    }
 }
 
 impl Target {
     const fn put(self, sqe: &mut Sqe) {
         match self {
             Self::Device => sqe.fd = -1,
-            Self::Fd(fd) => sqe.fd = fd,
+            Self::Fd(LentFd(fd)) => sqe.fd = fd,
             Self::Fixed(index) => {
                 // An index that is no i32 is no registered file either: -1 is refused by the kernel side.
                 sqe.fd = if index <= i32::MAX as u32 { index as i32 } else { -1 };
@@ -230,9 +249,20 @@ pub trait Command {
     /// The driver's number for it.
     const CMD_OP: u32;
     /// `[u8; N]`, N at most 16 for [`Cmd`] and 80 for [`WideCmd`].
-    type Bytes: AsRef<[u8]>;
+    type Bytes: Bytes;
     /// The payload, as the driver expects it.
     fn to_bytes(&self) -> Self::Bytes;
+}
+
+/// Arrays of bytes: what a [`Command`] may be made of. Their size is what there is to send.
+pub trait Bytes: AsRef<[u8]> + sealed::Sealed {}
+
+impl<const N: usize> Bytes for [u8; N] {}
+
+mod sealed {
+    pub trait Sealed {}
+
+    impl<const N: usize> Sealed for [u8; N] {}
 }
 
 /// A command with at most 16 bytes of payload, in an entry of 64 bytes.

@@ -15,7 +15,7 @@ use crate::pool::Pool;
 use crate::ring::{Consumer, Producer};
 use crate::submitter::{Submitter, Wait};
 
-/// What the halves of a ring share. Dropped with the last of them: then the ring is quiesced, closed and unmapped, in this order.
+/// What the halves of a ring share. Dropped with the last of them: then the ring is quiesced, closed and unmapped.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) door: Box<dyn Door>,
@@ -24,6 +24,8 @@ pub(crate) struct Shared {
     /// Doorbells that the submitting half rang and could do without.
     pub(crate) rung: AtomicU64,
     pub(crate) avoided: AtomicU64,
+    /// A doorbell failed: entries are published that the kernel side may not know of.
+    owed: AtomicBool,
     /// Set for good when a safe layer has taken the pool: see [`crate::safe`].
     pub(crate) pool_taken: AtomicBool,
     pool: Option<std::ptr::NonNull<u8>>,
@@ -41,13 +43,18 @@ impl Shared {
     }
 
     /// The bare doorbell.
-    fn bell(&self) -> Result<(), Errno> {
+    pub(crate) fn bell(&self) -> Result<(), Errno> {
         self.rung.fetch_add(1, Ordering::Relaxed);
-        match self.door.call(ioctl::ENTER, &mut []) {
+        let rung = match self.door.call(ioctl::ENTER, &mut []) {
             // The entries wait for completion slots. They are published, and go on when a slot is free: no error of theirs.
             Ok(_) | Err(Errno::EBUSY) => Ok(()),
             Err(errno) => Err(errno),
+        };
+        // What was published stays published: the next submit rings for it too.
+        if rung.is_err() || self.owed.load(Ordering::Relaxed) {
+            self.owed.store(rung.is_err(), Ordering::Relaxed);
         }
+        rung
     }
 }
 
@@ -73,6 +80,7 @@ impl Ring {
             setup: *setup,
             rung: AtomicU64::new(0),
             avoided: AtomicU64::new(0),
+            owed: AtomicBool::new(false),
             pool_taken: AtomicBool::new(false),
             pool,
             _mappings,
@@ -202,12 +210,12 @@ impl SubmissionQueue {
     ///
     /// # Errors
     ///
-    /// [`Error::Call`]: `EBADFD` if the ring is broken or not enabled, `ESHUTDOWN` if it was quiesced. Entries that have to wait for
-    /// completion slots are no error.
+    /// [`Error::Call`]: `EBADFD` if the ring is broken or not enabled, `ESHUTDOWN` if it was quiesced. The entries are published all
+    /// the same: do not push them again; the next submit rings for them too. Entries that have to wait for completion slots are no error.
     #[inline]
     pub fn submit(&mut self) -> Result<u32, Error> {
-        let fresh = self.producer.publish(&self.shared.mem);
-        if fresh > 0 && self.wants_bell() {
+        let (fresh, ring) = self.publish();
+        if ring {
             self.shared.bell().map_err(|errno| Error::Call { what: "submit", errno })?;
         }
         Ok(fresh)
@@ -219,27 +227,28 @@ impl SubmissionQueue {
     ///
     /// As [`SubmissionQueue::submit`]; `EINTR` if a signal ended the wait, `EBUSY` if completions have to be reaped before more can come.
     pub fn submit_and_wait(&mut self, completions: u32) -> Result<u32, Error> {
-        let fresh = self.producer.publish(&self.shared.mem);
+        let (fresh, _) = self.publish();
         // In one call with the doorbell, whether that is needed or not.
         Submitter::enter(&self.shared, &Wait::new(completions))?;
         Ok(fresh)
     }
 
-    /// Publishes what was pushed, for a caller who enters the ring next in any case.
-    pub(crate) fn publish(&mut self) -> u32 {
-        self.producer.publish(&self.shared.mem)
-    }
-
-    /// Whether a doorbell has to be rung for what was just published (BELL-1, BELL-2).
-    fn wants_bell(&self) -> bool {
-        if !self.shared.flag(setup_flags::SQPOLL | setup_flags::WORKER) {
-            return true;
+    /// Publishes what was pushed. Returns how many entries that were, and whether the doorbell has to be rung: for them (BELL-1,
+    /// BELL-2), or for earlier ones whose doorbell failed.
+    #[inline]
+    pub(crate) fn publish(&mut self) -> (u32, bool) {
+        let fresh = self.producer.publish(&self.shared.mem);
+        if self.shared.owed.load(Ordering::Relaxed) {
+            return (fresh, true);
+        }
+        if fresh == 0 || !self.shared.flag(setup_flags::SQPOLL | setup_flags::WORKER) {
+            return (fresh, fresh > 0);
         }
         let wants = self.producer.needs_doorbell(&self.shared.mem);
         if !wants {
             self.shared.avoided.fetch_add(1, Ordering::Relaxed);
         }
-        wants
+        (fresh, wants)
     }
 
     /// A submitting half that many threads share.
@@ -264,19 +273,23 @@ impl SharedSubmissionQueue {
             // The queue is whole whatever its last holder did: a push is one store of an index.
             let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let sq = &mut *guard;
+            // Whatever may refuse an entry is asked before the first is pushed.
+            if !sq.shared.flag(setup_flags::SQE128) && batch.iter().any(|entry| entry.rest.is_some()) {
+                return Err(PushError::TooWide.into());
+            }
             if (sq.room() as usize) < batch.len() {
                 return Err(PushError::Full.into());
             }
             for entry in batch {
                 sq.push(*entry)?;
             }
-            if sq.producer.publish(&sq.shared.mem) == 0 || !sq.wants_bell() {
+            let (_, ring) = sq.publish();
+            if !ring {
                 return Ok(());
             }
             Arc::clone(&sq.shared)
         };
-        shared.bell().map_err(|errno| Error::Call { what: "submit", errno })?;
-        Ok(())
+        shared.bell().map_err(|errno| Error::Call { what: "submit", errno })
     }
 }
 
@@ -302,14 +315,11 @@ impl CompletionQueue {
 
     /// Takes out one completion. Its slot goes back at once, since nobody knows whether its taker comes again.
     pub(crate) fn pop(&mut self) -> Option<Completion> {
-        if self.consumer.is_drained() {
+        let words = self.consumer.pop(&self.shared.mem).or_else(|| {
             self.consumer.ready(&self.shared.mem);
-        }
-        let words = self.consumer.pop(&self.shared.mem)?;
-        self.consumer.publish(&self.shared.mem);
-        if self.consumer.is_drained() {
-            self.release();
-        }
+            self.consumer.pop(&self.shared.mem)
+        })?;
+        self.release();
         Some(Completion::from_words(words))
     }
 

@@ -73,6 +73,10 @@ impl Submitter {
         Ok(enter.consumed)
     }
 
+    pub(crate) fn bell(&self) -> Result<(), Error> {
+        self.0.bell().map_err(|errno| Error::Call { what: "submit", errno })
+    }
+
     fn call<T: Argument>(&self, what: &'static str, number: u32, mut arg: T) -> Result<(u32, T), Error> {
         let done = self.0.door.call(number, bytes_of_mut(&mut arg));
         done.map(|n| (n, arg)).map_err(|errno| Error::Call { what, errno })
@@ -82,7 +86,7 @@ impl Submitter {
     ///
     /// # Errors
     ///
-    /// `ETIME` when the time is up, `EINTR` on a signal, `EBUSY` if completions have to be reaped before more can come, `EBADFD` if the
+    /// `ETIME` when the time is up, `EINTR` on a signal (a module's ring; an embedded wait goes on), `EBUSY` if completions have to be reaped before more can come, `EBADFD` if the
     /// ring is broken, `ESHUTDOWN` if it was quiesced.
     pub fn wait(&self, wait: &Wait) -> Result<u32, Error> {
         Self::enter(&self.0, wait)

@@ -5,7 +5,7 @@
 use sq_conformance::checkers::hostile::{Access, UserSide};
 use sq_conformance::checkers::hostile_host::hostile_ring;
 use sq_conformance::checkers::hostile_program::{bytes_of, run};
-use sq_uapi::{Cqe, SqSetup, Sqe, UserMem, UserWord};
+use sq_uapi::{Cqe, KernelWord, SqSetup, Sqe, UserMem, UserWord};
 
 /// SNAP-1, SUB-2, CQ-1, CQ-5, IDX-3, BELL-3 on every program. A failing seed is replayed by `SQ_SEED=n`.
 #[test]
@@ -49,5 +49,41 @@ fn idx_3_indices_out_of_their_windows() {
         mem.store_user(word, value);
         let _ = ring.doorbell();
         assert!(ring.is_broken(), "{word:?} = {value}");
+    }
+}
+
+/// CQ-2, WAIT-1: the reaper comes between the last look of a pass that found no slot and the flush that ends it. The ring is not
+/// blocked then, and must not say so.
+#[test]
+fn cq_2_a_stall_ends_with_its_cause() {
+    for look in 1..12u32 {
+        let mut seen = 0;
+        let foe = move |access: Access, user: &mut UserSide| {
+            if matches!(access, Access::Word(UserWord::CqHead)) {
+                seen += 1;
+                if seen == look {
+                    user.cq_head = 4;
+                }
+            }
+        };
+        let setup = SqSetup { sq_entries: 4, cq_entries: 4, ..SqSetup::default() };
+        let (ring, mem) = hostile_ring(&setup, &sq_null::Null, Box::new(foe)).unwrap();
+        for (at, tail) in [(0, 4), (4, 6)] {
+            for index in at..tail {
+                mem.write_sqe(index, Sqe::NOP.to_words());
+            }
+            mem.store_user(UserWord::SqTail, tail);
+            let _ = ring.doorbell();
+        }
+        if ring.is_broken() {
+            // It came before the four completions did.
+            continue;
+        }
+        // Whoever reaps rings if CQ_BLOCKED is said. When all is reaped, nothing is wrong with this ring.
+        let _ = ring.doorbell();
+        mem.store_user(UserWord::CqHead, mem.load_kernel(KernelWord::CqTail));
+        let _ = ring.doorbell();
+        assert_ne!(ring.doorbell(), Err(sq_driver::Errno::EBUSY), "look {look}");
+        assert!(ring.balanced());
     }
 }

@@ -99,7 +99,7 @@ impl Bound {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the table has another version or size than this framework knows.
+    /// `EINVAL` if the table has another version or size than this framework knows, or a name of no or more than 15 bytes.
     pub unsafe fn new(table: &'static Table, data: *const c_void) -> Result<Self, Errno> {
         if table.version != TABLE_VERSION || table.size as usize != size_of::<Table>() || table.resv != 0 {
             return Err(Errno::EINVAL);
@@ -107,13 +107,18 @@ impl Bound {
         if table.flags & !TABLE_FILES != 0 {
             return Err(Errno::EINVAL);
         }
-        Ok(Self { table, data })
+        let bound = Self { table, data };
+        if bound.name().is_empty() || bound.name().count_bytes() > 15 { Err(Errno::EINVAL) } else { Ok(bound) }
     }
 
     /// Starts an operation: its result, or [`DEFERRED`](crate::abi::DEFERRED).
+    ///
+    /// # Safety
+    ///
+    /// What `op` points to is what its fields say, and stays until the call returns.
     #[inline]
-    pub fn issue(&self, op: &mut RawOp) -> i32 {
-        // SAFETY: the contract of `new`; `op` is exclusive.
+    pub unsafe fn issue(&self, op: &mut RawOp) -> i32 {
+        // SAFETY: the contract, and that of `new`; `op` is exclusive.
         unsafe { (self.table.issue)(self.data, op) }
     }
 

@@ -79,9 +79,11 @@ static void sq_free_work(struct work_struct *work)
 	struct sq_home *home = container_of(work, struct sq_home, free_work);
 
 	/*
-	 * No request is in flight, so nobody sets the alarm any more. One that is
-	 * set or running finds nothing to do, but it looks at the ring.
+	 * No request is in flight, so nobody sets the alarm but an alarm_work that
+	 * is still at it: it may do so once more before it ends. And the timer may
+	 * queue it once more before it is canceled; then it finds nothing timed.
 	 */
+	cancel_work_sync(&home->alarm_work);
 	hrtimer_cancel(&home->alarm);
 	cancel_work_sync(&home->alarm_work);
 	sq_ring_destroy(home->ring);

@@ -161,7 +161,8 @@ unsafe fn setup(home: NonNull<ffi::Home>, bound: Bound, arg: &mut [u8]) -> Resul
     let place = array::place::<KernelRing>()?;
     // SAFETY: the contract.
     let host = unsafe { KernelHost::new(home) };
-    match KernelRing::new(host, mem, geometry, pool, bound) {
+    // SAFETY: **home**: the pages live as long as the home, which the ring's host keeps; the ring is put in its place next.
+    match unsafe { KernelRing::new(host, mem, geometry, pool, bound) } {
         // SAFETY: memory for one ring.
         Ok(ring) => unsafe { place.write(ring) },
         Err(errno) => {

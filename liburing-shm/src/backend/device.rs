@@ -72,7 +72,8 @@ impl Drop for Device {
         // LIFE-1: QUIESCE, munmap, close; a mapping or a duplicate may keep the file.
         let mut quiesce =
             SqQuiesce { size: size_of::<SqQuiesce>() as u32, timeout_ns: PATIENCE_NS, ..SqQuiesce::default() };
-        let _ = call(&self.0, ioctl::QUIESCE, bytes_of_mut(&mut quiesce));
+        // A signal must not cut it short; it is bounded by its own patience.
+        while call(&self.0, ioctl::QUIESCE, bytes_of_mut(&mut quiesce)) == Err(Errno::EINTR) {}
     }
 }
 
@@ -127,7 +128,9 @@ fn check(setup: &SqSetup) -> Result<(), Error> {
     };
     let user = [o.sq_tail, o.cq_head, o.cq_flags].iter().all(|at| fits(*at, 4, 4, setup.user.size));
     let kernel = [o.sq_head, o.sq_state, o.cq_tail, o.broken].iter().all(|at| fits(*at, 4, 4, setup.kernel.size));
+    let pool = u64::from(setup.buf_count).checked_mul(u64::from(setup.buf_bytes));
     let good = setup.sq_entries.is_power_of_two()
+        && pool.is_some_and(|bytes| bytes <= setup.pool.size)
         && setup.cq_entries.is_power_of_two()
         && user
         && kernel

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
 
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 /// A shared mapping of a part of a file. Unmapped when dropped.
 #[derive(Debug)]
@@ -27,7 +27,11 @@ impl Map {
         let start = unsafe { mmap(ptr::null_mut(), len, prot, MapFlags::SHARED, fd, offset) }?;
         // A mapping is never at 0 unless one asks for it.
         let start = NonNull::new(start.cast()).ok_or(Errno::NOMEM)?;
-        Ok(Self { start, len })
+        let map = Self { start, len };
+        // LIFE-4: a child does not inherit it, so that two processes cannot drive one ring.
+        // SAFETY: the range is this mapping, and no Rust object is in it.
+        unsafe { madvise(map.start.as_ptr().cast(), len, Advice::LinuxDontFork) }?;
+        Ok(map)
     }
 
     pub(crate) fn start(&self) -> NonNull<u8> {
@@ -39,6 +43,7 @@ impl Drop for Map {
     fn drop(&mut self) {
         // SAFETY: the mapping is this value's own, and who uses the address keeps the value.
         let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
+        // In a forked child there is nothing to unmap, which is no error either.
         debug_assert!(unmapped.is_ok());
     }
 }

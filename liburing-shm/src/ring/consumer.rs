@@ -11,8 +11,6 @@ pub struct Consumer {
     head: u32,
     /// What has been published of it.
     published: u32,
-    /// What has been published and asked about: whether entries wait for these slots.
-    asked: u32,
     /// `cq_tail` as of the last look.
     tail: u32,
 }
@@ -27,7 +25,7 @@ impl Consumer {
     /// The consumer of a ring that nobody has used yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { head: 0, published: 0, asked: 0, tail: 0 }
+        Self { head: 0, published: 0, tail: 0 }
     }
 
     /// Completions that can be read, as of now.
@@ -48,31 +46,15 @@ impl Consumer {
         Some(words)
     }
 
-    /// Whether everything that the last look saw has been read.
-    #[must_use]
-    pub const fn is_drained(&self) -> bool {
-        self.head == self.tail
-    }
-
-    /// Gives the slots of what was read back, so that the kernel side counts them as reaped. Entries that wait for them
-    /// may have to wait for [`Consumer::release`], or the next ENTER.
-    #[inline]
-    pub fn publish<M: UserMem>(&mut self, mem: &M) {
-        if self.head != self.published {
-            mem.store_user(UserWord::CqHead, self.head);
-            self.published = self.head;
-        }
-    }
-
     /// Gives the slots of what was read back, once for the batch (IDX-4). Returns whether the doorbell has to be rung because
     /// entries wait for slots (CQ-2).
     #[inline]
     pub fn release<M: UserMem>(&mut self, mem: &M) -> bool {
-        if self.head == self.asked {
+        if self.head == self.published {
             return false;
         }
-        self.publish(mem);
-        self.asked = self.head;
+        mem.store_user(UserWord::CqHead, self.head);
+        self.published = self.head;
         // Either this sees CQ_BLOCKED, or the drain owner, after its own fence, sees the head.
         mem.user_fence(Fence::BlockedUser);
         mem.load_kernel(KernelWord::SqState) & sq_state::CQ_BLOCKED != 0

@@ -246,7 +246,12 @@ impl Submit {
     ///
     /// As [`SubmissionQueue::submit`].
     pub fn submit(&self) -> Result<u32, Error> {
-        lock(&self.sq).submit()
+        // Rung with the lock free: a caller-driven ring drains in here, and a driver may come back with more.
+        let (fresh, ring) = lock(&self.sq).publish();
+        if ring {
+            self.submitter.bell()?;
+        }
+        Ok(fresh)
     }
 
     /// As [`Submit::submit`], and then waits until `completions` are there to reap. Other threads can submit meanwhile.
@@ -255,7 +260,7 @@ impl Submit {
     ///
     /// As [`SubmissionQueue::submit_and_wait`].
     pub fn submit_and_wait(&self, completions: u32) -> Result<u32, Error> {
-        let fresh = lock(&self.sq).publish();
+        let (fresh, _) = lock(&self.sq).publish();
         self.submitter.wait(&Wait::new(completions))?;
         Ok(fresh)
     }

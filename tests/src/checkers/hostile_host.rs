@@ -140,7 +140,8 @@ pub fn hostile_ring<D: Driver>(
     let mem = HostileMem::new(geometry.sq_entries, geometry.cq_entries, foe);
     // SAFETY: the table is D's own, and the driver is static.
     let bound = unsafe { Bound::new(sq_driver::table::<D>(), std::ptr::from_ref(driver).cast()) }?;
-    let ring = Ring::new(HostileHost::default(), mem.clone(), geometry, 0, bound)?;
+    // SAFETY: there is no pool, and it is leaked into its place below.
+    let ring = unsafe { Ring::new(HostileHost::default(), mem.clone(), geometry, 0, bound) }?;
     let ring = NonNull::from(Box::leak(Box::new(ring)));
     // SAFETY: boxed, as `free` expects, and the first reference.
     Ok((unsafe { RingRef::from_raw(ring) }, mem))

@@ -223,7 +223,8 @@ impl Model {
         };
         // SAFETY: the table is D's own and the host keeps the driver, as long as the ring.
         let bound = unsafe { Bound::new(sq_driver::table::<D>(), Arc::as_ptr(driver).cast()) }.unwrap();
-        let ring = Ring::new(host, mem.clone(), geometry, 0, bound).unwrap();
+        // SAFETY: there is no pool, and it is leaked into its place below.
+        let ring = unsafe { Ring::new(host, mem.clone(), geometry, 0, bound) }.unwrap();
         let ring = NonNull::from(Box::leak(Box::new(ring)));
         // SAFETY: boxed, as `free` expects, and the first reference.
         let ring = unsafe { RingRef::from_raw(ring) };

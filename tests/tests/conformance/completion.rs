@@ -104,6 +104,19 @@ fn entries_beyond_max_inflight_wait_for_a_request() {
 }
 
 #[test]
+fn cq4_requests_without_bound_leave_a_request_to_the_others() {
+    // By default there are half as many requests as slots: they run out first.
+    let mut ring = build(Ring::builder(8));
+    for n in 0..8 {
+        ring.submission().push(never().user_data(n)).unwrap();
+    }
+    ring.submit().unwrap();
+    let done: Vec<_> = reap(&mut ring).iter().map(|done| (done.user_data(), done.result())).collect();
+    assert_eq!(done, [(7, Err(Errno::EBUSY))]);
+    assert_eq!(super::common::one(&mut ring, echo(5)), Ok(5), "the ring goes on");
+}
+
+#[test]
 fn an_operation_leaves_nothing_to_the_next() {
     // CQE32: the second half of a completion is its own operation's, also after a skipped success and in a rejection.
     let mut ring = build(Ring::builder(4).wide_completions());

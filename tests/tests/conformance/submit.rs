@@ -162,7 +162,9 @@ fn many_threads_submit_and_one_reaps() {
             scope.spawn(move || {
                 for n in 0..EACH {
                     let entry = echo(n).user_data(thread << 32 | n);
+                    let start = std::time::Instant::now();
                     while let Err(error) = sq.submit(&[entry]) {
+                        assert!(start.elapsed() < super::common::SOON, "the queue stays full");
                         assert!(matches!(error, liburing_shm::Error::Push(PushError::Full)), "{error}");
                         std::thread::yield_now();
                     }
@@ -185,7 +187,12 @@ fn entries_of_a_batch_larger_than_the_queue_are_refused_whole() {
     let sq = sq.share();
     let batch = [echo(0); 5];
     assert!(matches!(sq.submit(&batch), Err(liburing_shm::Error::Push(PushError::Full))));
-    assert_eq!(cq.ready(), 0);
+    let wide = opcode::WideCmd::new(&super::common::Null::<{ sq_null::cmd::ECHO }>(1, 0)).build();
+    let refused = sq.submit(&[echo(1), wide]);
+    assert!(matches!(refused, Err(liburing_shm::Error::Push(PushError::TooWide))));
+    sq.submit(&[echo(2)]).unwrap();
+    let done: Vec<_> = cq.reap().map(|done| done.result()).collect();
+    assert_eq!(done, [Ok(2)], "nothing of a refused batch is left in the queue");
 }
 
 #[test]
@@ -210,6 +217,7 @@ fn a_disabled_ring_takes_nothing_until_it_is_enabled() {
     assert_eq!(ring.completion().ready(), 0);
     ring.submitter().enable().unwrap();
     assert_eq!(errno(ring.submitter().enable()), Errno::EINVAL);
-    ring.submit_and_wait(1).unwrap();
+    assert_eq!(ring.submit().unwrap(), 0, "nothing new, but the doorbell that failed is rung again");
+    ring.submitter().wait(&liburing_shm::Wait::new(1).timeout(super::common::SOON)).unwrap();
     assert_eq!(reap(&mut ring).len(), 1);
 }

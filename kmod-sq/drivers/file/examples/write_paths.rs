@@ -42,17 +42,20 @@ enum Writes {
 struct Policy(Writes);
 
 impl FileIo for Policy {
-    fn look(&self, target: usize, what: What) -> Result<Found, Errno> {
-        System.look(target, what)
+    unsafe fn look(&self, target: usize, what: What) -> Result<Found, Errno> {
+        // SAFETY: the caller's contract.
+        unsafe { System.look(target, what) }
     }
 
-    fn read(&self, target: usize, off: u64, to: &[Segment], wait: bool) -> Result<usize, Errno> {
-        System.read(target, off, to, wait)
+    unsafe fn read(&self, target: usize, off: u64, to: &[Segment], wait: bool) -> Result<usize, Errno> {
+        // SAFETY: the caller's contract.
+        unsafe { System.read(target, off, to, wait) }
     }
 
-    fn write(&self, target: usize, off: u64, from: &[Segment], wait: bool) -> Result<usize, Errno> {
+    unsafe fn write(&self, target: usize, off: u64, from: &[Segment], wait: bool) -> Result<usize, Errno> {
         match self.0 {
-            Writes::Inline => System.write(target, off, from, true),
+            // SAFETY: the caller's contract.
+            Writes::Inline => unsafe { System.write(target, off, from, true) },
             Writes::NoWait if !wait => {
                 let fd = i32::try_from(target - 1).unwrap();
                 // SAFETY: open during the call, by the trait's contract.
@@ -68,12 +71,14 @@ impl FileIo for Policy {
                 rustix::io::pwritev2(fd, &[std::io::IoSlice::new(bytes)], off, nowait)
                     .map_err(|errno| Errno::new(errno.raw_os_error()).unwrap())
             }
-            _ => System.write(target, off, from, wait),
+            // SAFETY: the caller's contract.
+            _ => unsafe { System.write(target, off, from, wait) },
         }
     }
 
-    fn sync(&self, target: usize, data_only: bool) -> Result<(), Errno> {
-        System.sync(target, data_only)
+    unsafe fn sync(&self, target: usize, data_only: bool) -> Result<(), Errno> {
+        // SAFETY: the caller's contract.
+        unsafe { System.sync(target, data_only) }
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::{BOTH, BUFFER, Bench, NONE, Random, file, named_file, skip, target};
-use liburing_shm::opcode::{Fsync, Read, ReadFixed, Readv, Target, Write, WriteFixed, Writev};
+use liburing_shm::opcode::{Fsync, LentFd, Read, ReadFixed, Readv, Target, Write, WriteFixed, Writev};
 use liburing_shm::{Entry, Errno, FsyncFlags, RawEntry, SqeFlags};
 use sq_uapi::SqIovec;
 
@@ -108,10 +108,45 @@ fn what_is_no_file_is_refused() {
             assert_eq!(bench.entry(Fsync::new(target(other)).build().flags(flags)), Err(Errno::EOPNOTSUPP));
         }
         for fd in [-1, 1_000_000, i32::MIN] {
-            let read = Read::new(Target::Fd(fd), byte.as_mut_ptr(), 1).build();
+            // SAFETY: no such descriptor is open.
+            let lent = unsafe { LentFd::new(fd) };
+            let read = Read::new(Target::Fd(lent), byte.as_mut_ptr(), 1).build();
             assert_eq!(bench.entry(read.flags(flags)), Err(Errno::EBADF));
         }
     }
+    assert_eq!(byte, [1]);
+}
+
+/// What a read of `/proc/kmsg` or of a `trace_pipe` does for ever. Files without blocks that are no such calls are taken.
+#[test]
+fn files_that_are_calls_to_the_kernel_are_refused() {
+    let mut bench = Bench::new();
+    let mut tried = 0;
+    let paths = [
+        "/proc/kmsg",
+        "/proc/self/status",
+        "/proc/sys/kernel/ostype",
+        "/sys/kernel/uevent_seqnum",
+        "/sys/kernel/tracing/trace_pipe",
+        "/sys/kernel/debug/sched/debug",
+        "/sys/kernel/security/lsm",
+    ];
+    let empty = [file(b""), File::from(rustix::fs::memfd_create("empty", rustix::fs::MemfdFlags::CLOEXEC).unwrap())];
+    let mut byte = [1u8];
+    for path in paths {
+        let Ok(call) = File::open(path) else { continue };
+        tried += 1;
+        for flags in BOTH {
+            assert_eq!(bench.read(&call, 0, &mut byte, flags), Err(Errno::EOPNOTSUPP), "{path}");
+            assert_eq!(bench.write(&call, 0, &byte, flags), Err(Errno::EOPNOTSUPP), "{path}");
+            assert_eq!(bench.entry(Fsync::new(target(&call)).build().flags(flags)), Err(Errno::EOPNOTSUPP), "{path}");
+            // Twice: what is remembered of one file's mount says nothing of another's.
+            for f in empty.iter().chain(&empty) {
+                assert_eq!(bench.read(f, 0, &mut byte, flags), Ok(0));
+            }
+        }
+    }
+    assert!(tried >= 2, "every Linux has some");
     assert_eq!(byte, [1]);
 }
 

@@ -5,6 +5,7 @@ mod common;
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -36,8 +37,12 @@ struct State {
 struct Gated(Arc<Gate>);
 
 impl Gated {
-    fn pass(&self, target: usize) {
-        let key = System.look(target, What::Read).unwrap().key;
+    /// # Safety
+    ///
+    /// The target is open.
+    unsafe fn pass(&self, target: usize) {
+        // SAFETY: the contract.
+        let key = unsafe { System.look(target, What::Read) }.unwrap().key;
         let mut state = self.0.state.lock().unwrap();
         state.threads.insert(rustix::thread::gettid());
         if state.open || !state.slow.contains(&key) {
@@ -52,36 +57,45 @@ impl Gated {
 }
 
 impl FileIo for Gated {
-    fn look(&self, target: usize, what: What) -> Result<Found, Errno> {
-        System.look(target, what)
+    unsafe fn look(&self, target: usize, what: What) -> Result<Found, Errno> {
+        // SAFETY: the caller's contract.
+        unsafe { System.look(target, what) }
     }
 
-    fn read(&self, target: usize, off: u64, to: &[Segment], wait: bool) -> Result<usize, Errno> {
+    unsafe fn read(&self, target: usize, off: u64, to: &[Segment], wait: bool) -> Result<usize, Errno> {
         if !wait {
             return Err(Errno::EAGAIN);
         }
-        self.pass(target);
-        System.read(target, off, to, wait)
+        // SAFETY: the caller's contract.
+        unsafe { self.pass(target) };
+        // SAFETY: the caller's contract.
+        unsafe { System.read(target, off, to, wait) }
     }
 
-    fn write(&self, target: usize, off: u64, from: &[Segment], wait: bool) -> Result<usize, Errno> {
+    unsafe fn write(&self, target: usize, off: u64, from: &[Segment], wait: bool) -> Result<usize, Errno> {
         if !wait {
             return Err(Errno::EAGAIN);
         }
-        self.pass(target);
-        System.write(target, off, from, wait)
+        // SAFETY: the caller's contract.
+        unsafe { self.pass(target) };
+        // SAFETY: the caller's contract.
+        unsafe { System.write(target, off, from, wait) }
     }
 
-    fn sync(&self, target: usize, data_only: bool) -> Result<(), Errno> {
-        self.pass(target);
-        System.sync(target, data_only)
+    unsafe fn sync(&self, target: usize, data_only: bool) -> Result<(), Errno> {
+        // SAFETY: the caller's contract.
+        unsafe { self.pass(target) };
+        // SAFETY: the caller's contract.
+        unsafe { System.sync(target, data_only) }
     }
 }
 
 impl Gate {
     fn new(slow: &[File]) -> Arc<Self> {
         use std::os::fd::AsRawFd;
-        let slow = slow.iter().map(|f| System.look(f.as_raw_fd() as usize + 1, What::Read).unwrap().key).collect();
+        // SAFETY: the file is open.
+        let key = |f: &File| unsafe { System.look(f.as_raw_fd() as usize + 1, What::Read) }.unwrap().key;
+        let slow = slow.iter().map(key).collect();
         Arc::new(Self { state: Mutex::new(State { slow, ..State::default() }), changed: Condvar::new() })
     }
 
@@ -308,19 +322,24 @@ impl Partly {
 }
 
 impl FileIo for Partly {
-    fn look(&self, target: usize, what: What) -> Result<Found, Errno> {
-        System.look(target, what)
+    unsafe fn look(&self, target: usize, what: What) -> Result<Found, Errno> {
+        // SAFETY: the caller's contract.
+        unsafe { System.look(target, what) }
     }
 
-    fn read(&self, target: usize, off: u64, to: &[Segment], wait: bool) -> Result<usize, Errno> {
-        System.read(target, off, &self.cut(to, wait)?, true)
+    unsafe fn read(&self, target: usize, off: u64, to: &[Segment], wait: bool) -> Result<usize, Errno> {
+        let part = self.cut(to, wait)?;
+        // SAFETY: the caller's contract, and these are parts of the segments.
+        unsafe { System.read(target, off, &part, true) }
     }
 
-    fn write(&self, target: usize, off: u64, from: &[Segment], wait: bool) -> Result<usize, Errno> {
-        System.write(target, off, &self.cut(from, wait)?, true)
+    unsafe fn write(&self, target: usize, off: u64, from: &[Segment], wait: bool) -> Result<usize, Errno> {
+        let part = self.cut(from, wait)?;
+        // SAFETY: the caller's contract, and these are parts of the segments.
+        unsafe { System.write(target, off, &part, true) }
     }
 
-    fn sync(&self, _: usize, _: bool) -> Result<(), Errno> {
+    unsafe fn sync(&self, _: usize, _: bool) -> Result<(), Errno> {
         Err(Errno::EIO)
     }
 }
@@ -368,4 +387,67 @@ fn an_error_counts_if_nothing_came_before_it() {
         assert_eq!(bench.entry(Write::new(target(&f), to.as_ptr(), 50).build().flags(SqeFlags::ASYNC)), Err(errno));
         assert_eq!(bench.entry(Fsync::new(target(&f)).build()), Err(Errno::EIO));
     }
+}
+
+/// Calls panic, until they do not any more.
+struct Panics(Arc<AtomicBool>);
+
+impl Panics {
+    fn or(&self) {
+        if self.0.load(Ordering::Relaxed) {
+            // A panic without its message.
+            std::panic::resume_unwind(Box::new(()));
+        }
+    }
+}
+
+impl FileIo for Panics {
+    unsafe fn look(&self, target: usize, what: What) -> Result<Found, Errno> {
+        // SAFETY: the caller's contract.
+        unsafe { System.look(target, what) }
+    }
+
+    unsafe fn read(&self, target: usize, off: u64, to: &[Segment], wait: bool) -> Result<usize, Errno> {
+        if !wait {
+            return Err(Errno::EAGAIN);
+        }
+        self.or();
+        // SAFETY: the caller's contract.
+        unsafe { System.read(target, off, to, wait) }
+    }
+
+    unsafe fn write(&self, target: usize, off: u64, from: &[Segment], wait: bool) -> Result<usize, Errno> {
+        if !wait {
+            return Err(Errno::EAGAIN);
+        }
+        self.or();
+        // SAFETY: the caller's contract.
+        unsafe { System.write(target, off, from, wait) }
+    }
+
+    unsafe fn sync(&self, _: usize, _: bool) -> Result<(), Errno> {
+        self.or();
+        Ok(())
+    }
+}
+
+/// With one thread, and one at a time of a file: what is counted wrong once, is too little for all that follows.
+#[test]
+fn a_call_that_panics_is_an_error_and_no_more() {
+    let panics = Arc::new(AtomicBool::new(true));
+    let limits = Limits { threads: 1, per_file: 1, in_turn: 1, reserve: 0, ..LIMITS };
+    let driver = sq_file::File::new(Threads::new(Panics(Arc::clone(&panics)), limits));
+    let mut bench = Bench::on(&Backend::embedded(driver).unwrap());
+    let f = file(b"f");
+    let mut bytes = [0u8; 20];
+    submit_reads(&mut bench, &f, &mut bytes, 1);
+    assert!(bench.reap(20).iter().all(|completion| completion.result() == Err(Errno::EIO)));
+    assert_eq!(bench.write(&f, 0, b"g", NONE), Err(Errno::EIO));
+    assert_eq!(bench.entry(Fsync::new(target(&f)).build()), Err(Errno::EIO));
+    panics.store(false, Ordering::Relaxed);
+    submit_reads(&mut bench, &f, &mut bytes, 1);
+    assert!(bench.reap(20).iter().all(|completion| completion.result() == Ok(1)));
+    assert_eq!(bench.write(&f, 0, b"g", NONE), Ok(1));
+    assert_eq!(bench.entry(Fsync::new(target(&f)).build()), Ok(0));
+    assert_eq!(bytes, [b'f'; 20]);
 }

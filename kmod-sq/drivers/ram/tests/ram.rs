@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The ram driver, through a ring.
 
-use liburing_shm::opcode::{Fsync, Read, ReadFixed, Readv, Target, Write, WriteFixed, Writev};
+use liburing_shm::opcode::{Fsync, LentFd, Read, ReadFixed, Readv, Target, Write, WriteFixed, Writev};
 use liburing_shm::{Backend, Entry, Errno, RawEntry, Ring, SqeFlags};
 use sq_uapi::SqIovec;
 
@@ -135,7 +135,9 @@ fn a_bad_address_is_refused() {
     assert_eq!(bench.entry(Read::new(Target::Device, null, 8).build()), Err(Errno::EFAULT));
     assert_eq!(bench.entry(Write::new(Target::Device, null, 8).build()), Err(Errno::EFAULT));
     // The store has one target.
-    assert_eq!(bench.entry(Read::new(Target::Fd(0), null, 8).build()), Err(Errno::EINVAL));
+    // SAFETY: refused before it is looked up.
+    let lent = unsafe { LentFd::new(0) };
+    assert_eq!(bench.entry(Read::new(Target::Fd(lent), null, 8).build()), Err(Errno::EINVAL));
 }
 
 #[test]

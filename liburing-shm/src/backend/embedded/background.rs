@@ -3,6 +3,7 @@
 //!
 //! It is started by the first call that needs it, sleeps while there is nothing to do, and ends when the ring's owner goes.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -52,8 +53,16 @@ pub(super) fn ring(ring: &Ring<ProcessHost>) {
 
 /// Has [`Ring::alarm`] called at `at_ns`.
 pub(super) fn alarm(ring: &Ring<ProcessHost>, at_ns: u64) {
-    ask(ring, |asked| asked.alarm = Some(asked.alarm.map_or(at_ns, |old| old.min(at_ns))));
-    ring.host().background().attention.fetch_min(at_ns.max(1), Ordering::Relaxed);
+    let attention = &ring.host().background().attention;
+    ask(ring, |asked| {
+        asked.alarm = Some(asked.alarm.map_or(at_ns, |old| old.min(at_ns)));
+        attention.fetch_min(at_ns.max(1), Ordering::Relaxed);
+    });
+}
+
+/// Starts the thread, for a ring that cannot do without.
+pub(super) fn start(ring: &Ring<ProcessHost>) -> io::Result<()> {
+    lock(&ring.host().background().asked).start(ring)
 }
 
 fn ask(ring: &Ring<ProcessHost>, what: impl FnOnce(&mut Asked)) {
@@ -63,13 +72,19 @@ fn ask(ring: &Ring<ProcessHost>, what: impl FnOnce(&mut Asked)) {
         return;
     }
     what(&mut asked);
-    if asked.thread.is_none() {
-        let own = ring.keep();
-        let thread = std::thread::Builder::new().name("sq-worker".into()).spawn(move || run(&own));
-        // Without a thread the process is out of resources; the next call that asks tries again.
-        asked.thread = thread.ok();
-    } else {
+    if asked.thread.is_some() {
         background.wake.notify_one();
+    } else {
+        // A caller-driven ring seldom needs it. Without it the process is out of resources; the next call that asks tries again.
+        let _ = asked.start(ring);
+    }
+}
+
+impl Asked {
+    fn start(&mut self, ring: &Ring<ProcessHost>) -> io::Result<()> {
+        let own = ring.keep();
+        self.thread = Some(std::thread::Builder::new().name("sq-worker".into()).spawn(move || run(&own))?);
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kmod_sq::{Abilities, Host, HostFile, Lock, Notify, Ring, Waited};
+use rustix::event::{PollFd, PollFlags};
 use rustix::time::{ClockId, clock_gettime};
 use sq_uapi::consts::{enter_flags, features, setup_flags};
 use sq_uapi::{Errno, Mapped};
@@ -144,8 +145,12 @@ impl Host for ProcessHost {
         if whom.eventfd
             && let Some(fd) = &*lock(&self.eventfd)
         {
-            // EAGAIN: the counter is full, so the reader has enough to wake up to.
-            let _ = rustix::io::write(fd, &1u64.to_ne_bytes());
+            // When its counter is full, the reader has enough to wake up to, and a write could block.
+            let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+            let mut room = [PollFd::new(fd, PollFlags::OUT)];
+            if rustix::event::poll(&mut room, Some(&now)).is_ok_and(|n| n == 1) {
+                let _ = rustix::io::write(fd, &1u64.to_ne_bytes());
+            }
         }
     }
 

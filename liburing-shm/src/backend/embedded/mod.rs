@@ -10,12 +10,14 @@ mod memory;
 
 use std::any::Any;
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use kmod_sq::{Geometry, Host, Mode, Ring, RingRef, call::ring_call, query};
+use rustix::process::Pid;
 use sq_driver::{Bound, Driver};
-use sq_uapi::{Errno, SqQuery, SqQuiesce, SqSetup};
+use sq_uapi::{Errno, SqQuery, SqQuiesce, SqSetup, ioctl};
 
 use super::{Door, Mappings, Opened};
 use crate::Error;
@@ -58,7 +60,8 @@ impl Embedded {
         let mem = unsafe { memory.kernel_side(&geometry) };
         let pool = memory.kernel_pool().map_or(0, |start| start.as_ptr().expose_provenance());
         let host = ProcessHost::new(Arc::clone(&memory), Arc::clone(&self.driver));
-        let ring = Ring::new(host, mem, geometry, pool, self.bound).map_err(setup_error)?;
+        // SAFETY: the pool is mapped while the host, and so the ring, keeps `memory`; the ring is put in its place next.
+        let ring = unsafe { Ring::new(host, mem, geometry, pool, self.bound) }.map_err(setup_error)?;
         let ring = NonNull::from(Box::leak(Box::new(ring)));
         // SAFETY: boxed, as ProcessHost::free expects, and the first reference.
         let ring = unsafe { RingRef::from_raw(ring) };
@@ -66,11 +69,11 @@ impl Embedded {
         kmod_sq::call::write(&asked, bytes_of_mut(setup));
         // SAFETY: as above, for the other mapping; the user half uses only UserMem.
         let mem = unsafe { memory.user_side(&geometry) };
-        if geometry.mode == Mode::Poll {
-            background::ring(&ring);
+        if geometry.mode != Mode::Caller {
+            background::start(&ring).map_err(|source| Error::Thread { source })?;
         }
         Ok(Opened {
-            door: Box::new(Inside(ring)),
+            door: Box::new(Inside { ring: ManuallyDrop::new(ring), owner: rustix::process::getpid() }),
             mem,
             pool: memory.user_pool(),
             _mappings: Mappings::Embedded(memory),
@@ -83,7 +86,17 @@ fn setup_error(errno: Errno) -> Error {
 }
 
 /// The way to a ring in this process: its file, so to say.
-struct Inside(RingRef<ProcessHost>);
+struct Inside {
+    ring: ManuallyDrop<RingRef<ProcessHost>>,
+    /// LIFE-3: the process that set it up. A forked child has neither its memory nor its threads.
+    owner: Pid,
+}
+
+impl Inside {
+    fn is_ours(&self) -> bool {
+        rustix::process::getpid() == self.owner
+    }
+}
 
 impl fmt::Debug for Inside {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -93,7 +106,12 @@ impl fmt::Debug for Inside {
 
 impl Door for Inside {
     fn call(&self, number: u32, arg: &mut [u8]) -> Result<u32, Errno> {
-        ring_call(&self.0, number, arg)
+        // A doorbell is too frequent to ask the kernel who we are: a child that pushed has faulted before it gets there.
+        let bare_doorbell = number == ioctl::ENTER && arg.is_empty();
+        if !bare_doorbell && !self.is_ours() {
+            return Err(Errno::EXDEV);
+        }
+        ring_call(&self.ring, number, arg)
     }
 }
 
@@ -102,10 +120,16 @@ const PATIENCE_NS: u64 = 1_000_000_000;
 
 impl Drop for Inside {
     fn drop(&mut self) {
+        if !self.is_ours() {
+            // Leaked, in a child: its parent's ring is not its to end.
+            return;
+        }
         let quiesce =
             SqQuiesce { size: size_of::<SqQuiesce>() as u32, timeout_ns: PATIENCE_NS, ..SqQuiesce::default() };
         // What outlives it is an orphan: it keeps the ring's memory by its own reference, and its completion is dropped.
-        let _ = self.0.quiesce(&quiesce);
-        self.0.host().background().stop();
+        let _ = self.ring.quiesce(&quiesce);
+        self.ring.host().background().stop();
+        // SAFETY: dropped once, here, and not used after.
+        unsafe { ManuallyDrop::drop(&mut self.ring) };
     }
 }

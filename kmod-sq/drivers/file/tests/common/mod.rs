@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use liburing_shm::opcode::{Read, Target, Write};
+use liburing_shm::opcode::{LentFd, Read, Target, Write};
 use liburing_shm::{Backend, Completion, Errno, RawEntry, Ring, SqeFlags, Wait};
 
 pub const NONE: SqeFlags = SqeFlags::empty();
@@ -59,7 +59,8 @@ impl Bench {
 }
 
 pub fn target(file: &impl AsRawFd) -> Target {
-    Target::Fd(file.as_raw_fd())
+    // SAFETY: every caller's file stays open until it has reaped the completions.
+    Target::Fd(unsafe { LentFd::new(file.as_raw_fd()) })
 }
 
 pub fn read(file: &impl AsRawFd, off: u64, to: &mut [u8]) -> RawEntry {
