@@ -91,12 +91,23 @@ impl<H: Host> Cq<H> {
         Ok(self.tail.wrapping_sub(head))
     }
 
-    /// Reserves every free slot, as of the last look, and says how many that were.
-    pub(crate) fn reserve_all(&mut self) -> u32 {
+    /// Slots that are neither promised nor unreaped, as of the last look.
+    fn free(&self) -> u32 {
         let unreaped = self.tail.wrapping_sub(self.head);
         let free = self.entries.checked_sub(unreaped).and_then(|n| n.checked_sub(self.reserved));
         debug_assert!(free.is_some(), "CQ-5");
-        let free = free.unwrap_or(0);
+        free.unwrap_or(0)
+    }
+
+    /// Whether entries wait for slots and, as of the last look, there are none. If there are, the ring is on its way: whoever freed
+    /// them saw CQ_BLOCKED and rang.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.stall == Stall::Slot && self.free() == 0
+    }
+
+    /// Reserves every free slot, as of the last look, and says how many that were.
+    pub(crate) fn reserve_all(&mut self) -> u32 {
+        let free = self.free();
         self.reserved = self.reserved.saturating_add(free);
         free
     }

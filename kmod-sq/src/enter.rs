@@ -4,7 +4,7 @@
 use sq_uapi::consts::enter_flags;
 use sq_uapi::{Errno, KernelMem, SqEnter, UserWord};
 
-use crate::cq::{OutOfWindow, Stall};
+use crate::cq::OutOfWindow;
 use crate::drain::End;
 use crate::host::{Host, Lock, Waited};
 use crate::ring::{Mode, Ring, stop};
@@ -22,9 +22,10 @@ impl<H: Host> Ring<H> {
         if consumed > 0 {
             return Ok(consumed);
         }
-        match self.cq.with(|cq| if cq.stall == Stall::Slot { cq.look(&self.mem) } else { Ok(1) }) {
-            Ok(0) => Err(Errno::EBUSY),
-            Ok(_) => Ok(0),
+        // The look comes first: what it finds reaped is free.
+        match self.cq.with(|cq| cq.look(&self.mem).map(|unreaped| unreaped == 0 && cq.is_blocked())) {
+            Ok(true) => Err(Errno::EBUSY),
+            Ok(false) => Ok(0),
             Err(out) => {
                 self.break_ring(out);
                 Err(Errno::EBADFD)
@@ -154,7 +155,7 @@ impl<H: Host> Ring<H> {
             if unreaped >= goal {
                 return Ok(Some(Ok(())));
             }
-            if cq.stall == Stall::Slot {
+            if cq.is_blocked() {
                 return Ok(Some(Err(Errno::EBUSY)));
             }
             if idle_ends {

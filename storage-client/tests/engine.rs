@@ -38,7 +38,10 @@ impl Faulty {
         {
             return Err(errno);
         }
-        let short = |segment: &Segment| Segment { len: (segment.len * u64::from(call % 4 + 1) / 4).max(1), ..*segment };
+        let short = |segment: &Segment| Segment {
+            len: (segment.len * u64::from(call % 4 + 1) / 4).max(1).min(segment.len),
+            ..*segment
+        };
         Ok(segments.iter().map(|segment| if self.short { short(segment) } else { *segment }).collect())
     }
 }

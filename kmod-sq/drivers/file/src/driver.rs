@@ -17,26 +17,27 @@ impl<H: Files> File<H> {
     }
 
     /// What an operation came to without waiting: a result, or what the job that does the rest starts from.
-    fn start(&self, op: &mut Op<'_>) -> Result<Started<H::File>, Errno> {
+    fn start(&self, what: What, op: &mut Op<'_>) -> Result<Started<H::File>, Errno> {
         let entry = *op.entry();
-        let io = Io { what: what(&entry)?, target: op.target(), off: entry.off() };
-        if i64::try_from(io.off).is_err() {
+        if i64::try_from(entry.off()).is_err() {
             return Err(Errno::EINVAL);
         }
-        let file = self.0.look(io.target, io.what)?;
+        let target = op.target();
+        let io = Io::new(what, target, entry.off(), op.payload());
+        let file = self.0.look(&io)?;
         if entry.wants_async() {
-            return Ok(Started::Rest(io, file, 0));
+            return Ok(Started::Rest(file, 0));
         }
-        match self.0.now(&io, &file, &op.payload())? {
+        match self.0.now(&io, &file)? {
             Now::Done(bytes) => transferred(bytes).map(Started::Done),
-            Now::Rest(done) => Ok(Started::Rest(io, file, done)),
+            Now::Rest(done) => Ok(Started::Rest(file, done)),
         }
     }
 }
 
 enum Started<F> {
     Done(i32),
-    Rest(Io, F, usize),
+    Rest(F, usize),
 }
 
 fn what(entry: &Entry) -> Result<What, Errno> {
@@ -62,11 +63,16 @@ impl<H: Files> Driver for File<H> {
     const FILES: bool = true;
 
     fn issue<'op>(&self, mut op: Op<'op>) -> Issued<'op> {
-        match self.start(&mut op) {
+        let what = match what(op.entry()) {
+            Ok(what) => what,
+            Err(errno) => return op.fail(errno),
+        };
+        match self.start(what, &mut op) {
             Ok(Started::Done(res)) => op.done(res),
-            Ok(Started::Rest(io, file, done)) => {
+            Ok(Started::Rest(file, done)) => {
+                let off = op.entry().off();
                 let (request, issued) = op.defer();
-                self.0.later(Job { request, io, file, done });
+                self.0.later(Job::new(request, what, off, file, done));
                 issued
             }
             Err(errno) => op.fail(errno),

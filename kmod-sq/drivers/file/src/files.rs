@@ -16,15 +16,52 @@ pub enum What {
     DataSync,
 }
 
-/// One operation on a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Io {
+/// One operation on a file, in progress: while this exists its file is open and its memory is lent to it.
+///
+/// Only the driver makes one, of an operation that it holds: so the parts belong together, and a safe function may act on it.
+#[derive(Debug)]
+pub struct Io<'a> {
+    what: What,
+    target: usize,
+    off: u64,
+    payload: Payload<'a>,
+}
+
+impl<'a> Io<'a> {
+    /// The parts are those of one operation.
+    pub(crate) const fn new(what: What, target: usize, off: u64, payload: Payload<'a>) -> Self {
+        Self { what, target, off, payload }
+    }
+
     /// What is to be done.
-    pub what: What,
-    /// The file, as in [`Op::target`](sq_driver::Op::target): valid while the operation or its request is.
-    pub target: usize,
+    #[must_use]
+    pub const fn what(&self) -> What {
+        self.what
+    }
+
+    /// The file, as in [`Op::target`](sq_driver::Op::target).
+    #[must_use]
+    pub const fn target(&self) -> usize {
+        self.target
+    }
+
     /// Byte offset in the file, at most `i64::MAX`.
-    pub off: u64,
+    #[must_use]
+    pub const fn off(&self) -> u64 {
+        self.off
+    }
+
+    /// All bytes of the operation, those transferred already included.
+    #[must_use]
+    pub const fn payload(&self) -> &Payload<'a> {
+        &self.payload
+    }
+
+    /// The bytes, for a home that copies them by the cursor.
+    #[must_use]
+    pub const fn into_payload(self) -> Payload<'a> {
+        self.payload
+    }
 }
 
 /// How far an operation came at once.
@@ -37,20 +74,57 @@ pub enum Now {
 }
 
 /// An operation that goes on after `issue`. Whoever holds it completes it.
+///
+/// Only the driver makes one:
+///
+/// ```compile_fail,E0451
+/// use sq_file::Job;
+///
+/// fn pair(request: sq_driver::Request, other: Job<()>) -> Job<()> {
+///     Job { request, ..other }
+/// }
+/// ```
 #[derive(Debug)]
 #[must_use = "a dropped job completes with -EIO"]
 pub struct Job<F> {
-    /// What is completed in the end.
-    pub request: Request,
-    /// The operation.
-    pub io: Io,
-    /// What [`Files::look`] found.
-    pub file: F,
-    /// Bytes of the payload that are transferred already: the rest goes on behind them, never over them again.
-    pub done: usize,
+    request: Request,
+    what: What,
+    off: u64,
+    file: F,
+    done: usize,
 }
 
 impl<F> Job<F> {
+    /// `what` and `off` are those of the request's operation.
+    pub(crate) const fn new(request: Request, what: What, off: u64, file: F, done: usize) -> Self {
+        Self { request, what, off, file, done }
+    }
+
+    /// The id that [`Files::cancel`] will name.
+    #[must_use]
+    pub fn id(&self) -> RequestId {
+        self.request.id()
+    }
+
+    /// The operation, as it was at [`Files::now`].
+    #[must_use]
+    pub fn io(&mut self) -> Io<'_> {
+        let target = self.request.target();
+        Io::new(self.what, target, self.off, self.request.payload())
+    }
+
+    /// What [`Files::look`] found.
+    #[must_use]
+    pub const fn file(&self) -> &F {
+        &self.file
+    }
+
+    /// Bytes of the payload that are transferred already: the rest goes on behind them, never over them again.
+    #[must_use]
+    pub const fn done(&self) -> usize {
+        self.done
+    }
+
     /// Completes the request. `rest` is what became of the bytes behind [`Job::done`]; an error counts only if nothing was
     /// transferred before it, as for any transfer that ends early.
     pub fn complete(self, rest: Result<usize, Errno>) {
@@ -75,19 +149,19 @@ pub trait Files: Send + Sync + 'static {
     /// What is known of a file, for as long as one operation on it lasts.
     type File: Send + 'static;
 
-    /// Finds out what `target` is, for an operation of this kind. Does not wait.
+    /// Finds out what the operation's target is. Does not wait.
     ///
     /// # Errors
     ///
-    /// `EOPNOTSUPP` if it is neither a regular file nor a block device.
-    fn look(&self, target: usize, what: What) -> Result<Self::File, Errno>;
+    /// `EOPNOTSUPP` if it is neither a regular file nor a block device, or if operations on it might never end.
+    fn look(&self, io: &Io<'_>) -> Result<Self::File, Errno>;
 
     /// Does as much of the operation as can be done without waiting; nothing of it, if that is hard to know.
     ///
     /// # Errors
     ///
     /// The operation's, if nothing was transferred.
-    fn now(&self, io: &Io, file: &Self::File, payload: &Payload<'_>) -> Result<Now, Errno>;
+    fn now(&self, io: &Io<'_>, file: &Self::File) -> Result<Now, Errno>;
 
     /// Does the rest, and completes the request when it is done. Does not wait.
     fn later(&self, job: Job<Self::File>);

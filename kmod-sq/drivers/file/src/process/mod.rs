@@ -46,37 +46,68 @@ pub struct Found {
 
 /// The calls that reach a file: the system's, or a test's.
 ///
-/// `target` is what [`Op::target`](sq_driver::Op::target) is, a descriptor plus 1, and is open during the call. The segments are addresses
+/// `target` is what [`Op::target`](sq_driver::Op::target) is, a descriptor plus 1. The segments are addresses
 /// in this process that others may be using, so there are no slices of them here. A call that may not `wait` returns
-/// `EAGAIN` where it would; one that may is made on a thread of the driver's.
+/// `EAGAIN` where it would; one that may is made on a thread of the driver's, and one that panics there is an `EIO`.
+///
+/// # Safety
+///
+/// That of all its functions: they act on numbers, and whoever calls them holds the operation that the numbers are of.
+///
+/// - *Open*: the descriptor is open during the call, and its owner lent it for that.
+/// - *Lent*: the segments are those of the operation's payload, or parts of them: memory that may be written (`read`) or read
+///   (`write`) during the call. There may be bad addresses among them if using these is an error and no more, `EFAULT`.
+///
+/// ```compile_fail,E0133
+/// use sq_file::process::{FileIo, System};
+/// // Whose descriptor is that?
+/// let found = System.look(8, sq_file::What::Read);
+/// ```
+#[expect(unsafe_code, reason = "descriptors and addresses come as numbers")]
 pub trait FileIo: Send + Sync + 'static {
     /// What the target is, for an operation of this kind. Does not wait.
     ///
     /// # Errors
     ///
-    /// `EOPNOTSUPP` if it is neither a regular file nor a block device.
-    fn look(&self, target: usize, what: What) -> Result<Found, Errno>;
+    /// `EOPNOTSUPP` if it is neither a regular file nor a block device, or if operations on it might never end.
+    ///
+    /// # Safety
+    ///
+    /// *Open*.
+    unsafe fn look(&self, target: usize, what: What) -> Result<Found, Errno>;
 
     /// Reads from byte `off` of the file. 0 is the end of it.
     ///
     /// # Errors
     ///
     /// Those of `preadv2`.
-    fn read(&self, target: usize, off: u64, to: &[Segment], wait: bool) -> Result<usize, Errno>;
+    ///
+    /// # Safety
+    ///
+    /// *Open*, and *Lent* for writing to `to`.
+    unsafe fn read(&self, target: usize, off: u64, to: &[Segment], wait: bool) -> Result<usize, Errno>;
 
     /// Writes from byte `off` of the file.
     ///
     /// # Errors
     ///
     /// Those of `pwritev2`.
-    fn write(&self, target: usize, off: u64, from: &[Segment], wait: bool) -> Result<usize, Errno>;
+    ///
+    /// # Safety
+    ///
+    /// *Open*, and *Lent* for reading `from`.
+    unsafe fn write(&self, target: usize, off: u64, from: &[Segment], wait: bool) -> Result<usize, Errno>;
 
     /// Flushes. Always waits.
     ///
     /// # Errors
     ///
     /// Those of `fsync`, or with `data_only` of `fdatasync`.
-    fn sync(&self, target: usize, data_only: bool) -> Result<(), Errno>;
+    ///
+    /// # Safety
+    ///
+    /// *Open*.
+    unsafe fn sync(&self, target: usize, data_only: bool) -> Result<(), Errno>;
 }
 
 impl File<Threads<System>> {

@@ -3,10 +3,11 @@
 #![expect(unsafe_code, reason = "descriptors and addresses come as numbers")]
 
 use core::mem::size_of;
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags, fcntl_getfl, fdatasync, fsync, statx};
+use rustix::fs::{AtFlags, FileType, OFlags, Statx, StatxFlags, fcntl_getfl, fdatasync, fstatfs, fsync, statx};
 use rustix::io::{ReadWriteFlags, preadv2, pwritev2};
 use sq_driver::Errno;
 use sq_driver::abi::{MAX_SEGMENTS, Segment};
@@ -19,15 +20,16 @@ use crate::What;
 pub struct System;
 
 impl FileIo for System {
-    fn look(&self, target: usize, what: What) -> Result<Found, Errno> {
+    unsafe fn look(&self, target: usize, what: What) -> Result<Found, Errno> {
         // What is cached will do, so that a file system that is slow to answer (a network's) is not asked.
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-        let wanted = StatxFlags::TYPE | StatxFlags::INO | StatxFlags::SIZE;
-        let file = descriptor(target)?;
+        let wanted = StatxFlags::TYPE | StatxFlags::INO | StatxFlags::SIZE | StatxFlags::BLOCKS | MNT_ID_UNIQUE;
+        // SAFETY: open, by the contract.
+        let file = unsafe { descriptor(target) }?;
         let found = statx(file, c"", flags, wanted).map_err(errno)?;
         let kind = FileType::from_raw_mode(found.stx_mode.into());
         let bytes = match kind {
-            FileType::RegularFile => found.stx_size,
+            FileType::RegularFile if stored(file, &found)? => found.stx_size,
             FileType::BlockDevice => 0,
             _ => return Err(Errno::EOPNOTSUPP),
         };
@@ -39,35 +41,84 @@ impl FileIo for System {
         Ok(Found { key: (device, found.stx_ino), in_turn, bytes })
     }
 
-    fn read(&self, target: usize, off: u64, to: &[Segment], wait: bool) -> Result<usize, Errno> {
+    unsafe fn read(&self, target: usize, off: u64, to: &[Segment], wait: bool) -> Result<usize, Errno> {
         let mut to = Vector::new(to);
         let flags = if wait { ReadWriteFlags::empty() } else { ReadWriteFlags::NOWAIT };
-        let file = descriptor(target)?;
-        again(|| preadv2(file, to.read(), off, flags))
+        // SAFETY: open, by the contract.
+        let file = unsafe { descriptor(target) }?;
+        // SAFETY: lent for writing, by the contract, and only the system call sees the slices.
+        let to = unsafe { to.read() };
+        again(|| preadv2(file, to, off, flags))
     }
 
     /// Not tried without waiting: ext4 and tmpfs refuse `RWF_NOWAIT` for buffered writes, and a copy is faster, where there
     /// is a second CPU, when its writes are made beside its reads (`examples/write_paths.rs`).
-    fn write(&self, target: usize, off: u64, from: &[Segment], wait: bool) -> Result<usize, Errno> {
+    unsafe fn write(&self, target: usize, off: u64, from: &[Segment], wait: bool) -> Result<usize, Errno> {
         if !wait {
             return Err(Errno::EAGAIN);
         }
         let from = Vector::new(from);
-        let file = descriptor(target)?;
-        again(|| pwritev2(file, from.write(), off, ReadWriteFlags::empty()))
+        // SAFETY: open, by the contract.
+        let file = unsafe { descriptor(target) }?;
+        // SAFETY: lent for reading, by the contract, and only the system call sees the slices.
+        let from = unsafe { from.write() };
+        again(|| pwritev2(file, from, off, ReadWriteFlags::empty()))
     }
 
-    fn sync(&self, target: usize, data_only: bool) -> Result<(), Errno> {
-        let file = descriptor(target)?;
+    unsafe fn sync(&self, target: usize, data_only: bool) -> Result<(), Errno> {
+        // SAFETY: open, by the contract.
+        let file = unsafe { descriptor(target) }?;
         if data_only { again(|| fdatasync(file)) } else { again(|| fsync(file)) }
     }
 }
 
+/// `STATX_MNT_ID_UNIQUE`, since Linux 6.8: ids of mounts that are never given again.
+const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+
+/// File systems of files that are calls to the kernel: a read of one may wait for an event that never comes (`/proc/kmsg`,
+/// `trace_pipe`). `linux/magic.h` has the numbers, but functionfs's.
+const CALLS: [u32; 9] = [
+    0x9fa0,      // PROC_SUPER_MAGIC
+    0x6265_6572, // SYSFS_MAGIC
+    0x7472_6163, // TRACEFS_MAGIC
+    0x6462_6720, // DEBUGFS_MAGIC
+    0x7363_6673, // SECURITYFS_MAGIC
+    0xcafe_4a11, // BPF_FS_MAGIC
+    0x6265_6570, // CONFIGFS_MAGIC
+    0xabba_1974, // XENFS_SUPER_MAGIC
+    0x0a64_7361, // FUNCTIONFS_MAGIC
+];
+
+/// Whether a regular file is one that holds bytes, not one of [`CALLS`].
+///
+/// Those have no blocks and no device behind them. Only of a file that is like them the file system is asked what it is, which may
+/// mean a server: so the mount that was last found to be good is remembered, if there is an id that stays its own.
+fn stored(file: BorrowedFd<'_>, found: &Statx) -> Result<bool, Errno> {
+    static GOOD: AtomicU64 = AtomicU64::new(0);
+    if found.stx_dev_major != 0 || found.stx_blocks != 0 {
+        return Ok(true);
+    }
+    let unique = found.stx_mask & MNT_ID_UNIQUE.bits() != 0;
+    // Relaxed: the id is all there is to know.
+    if unique && GOOD.load(Ordering::Relaxed) == found.stx_mnt_id {
+        return Ok(true);
+    }
+    let magic = again(|| fstatfs(file))?.f_type;
+    let good = !CALLS.iter().any(|call| i128::from(*call) == i128::from(magic));
+    if good && unique {
+        GOOD.store(found.stx_mnt_id, Ordering::Relaxed);
+    }
+    Ok(good)
+}
+
 /// The descriptor of an operation in progress.
-fn descriptor<'a>(target: usize) -> Result<BorrowedFd<'a>, Errno> {
+///
+/// # Safety
+///
+/// It is open for 'a.
+unsafe fn descriptor<'a>(target: usize) -> Result<BorrowedFd<'a>, Errno> {
     let fd = target.checked_sub(1).and_then(|fd| i32::try_from(fd).ok()).ok_or(Errno::EBADF)?;
-    // SAFETY: not -1. The framework keeps a descriptor of its own open for the operation (`Op::target`, `Request::target`), and
-    // the callers use this only while they hold that.
+    // SAFETY: not -1, and the contract.
     Ok(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
@@ -106,16 +157,22 @@ impl Vector {
         Self { iov, len }
     }
 
-    fn read(&mut self) -> &mut [IoSliceMut<'_>] {
+    /// # Safety
+    ///
+    /// The segments may be written, and the slices are handed to a system call only: others may be using the bytes.
+    unsafe fn read(&mut self) -> &mut [IoSliceMut<'_>] {
         let start = self.iov.as_mut_ptr().cast();
         // SAFETY: an IoSliceMut has the ABI of an iovec: an address and a length, asserted above; `len` of them are initialised.
-        // It holds the address as a raw pointer and is never dereferenced here, only handed to preadv2.
+        // It holds the address as a raw pointer, and nobody follows it in this process (contract).
         unsafe { core::slice::from_raw_parts_mut(start, self.len) }
     }
 
-    fn write(&self) -> &[IoSlice<'_>] {
+    /// # Safety
+    ///
+    /// The segments may be read, and the slices are handed to a system call only.
+    unsafe fn write(&self) -> &[IoSlice<'_>] {
         let start = self.iov.as_ptr().cast();
-        // SAFETY: as in `read`, for pwritev2.
+        // SAFETY: as in `read`.
         unsafe { core::slice::from_raw_parts(start, self.len) }
     }
 }

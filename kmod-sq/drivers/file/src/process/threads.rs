@@ -3,15 +3,17 @@
 //!
 //! They are started when there is a job and nobody to run it, and leave when they have had none for a while. A thread that sleeps
 //! is woken by a token of its own, so a job that was given one is never left to a thread that already has another job.
+#![expect(unsafe_code, reason = "what an operation is made of comes as numbers")]
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, ThreadId};
 use std::time::Instant;
 use std::vec::Vec;
 
 use sq_driver::abi::{MAX_SEGMENTS, Segment};
-use sq_driver::{Errno, Payload, RequestId};
+use sq_driver::{Errno, RequestId};
 
 use super::lanes::{Lanes, Limits};
 use super::{FileIo, Found};
@@ -71,23 +73,23 @@ impl<I: FileIo> Threads<I> {
 impl<I: FileIo> Files for Threads<I> {
     type File = Found;
 
-    fn look(&self, target: usize, what: What) -> Result<Found, Errno> {
-        self.0.io.look(target, what)
+    fn look(&self, io: &Io<'_>) -> Result<Found, Errno> {
+        // SAFETY: an `Io` is an operation in progress, so its target is open.
+        unsafe { self.0.io.look(io.target(), io.what()) }
     }
 
-    fn now(&self, io: &Io, file: &Found, payload: &Payload<'_>) -> Result<Now, Errno> {
-        let (target, off, segments) = (io.target, io.off, payload.segments());
-        let tried = match io.what {
-            What::Read => self.0.io.read(target, off, segments, false),
-            What::Write => self.0.io.write(target, off, segments, false),
-            What::Sync | What::DataSync => return Ok(Now::Rest(0)),
-        };
+    fn now(&self, io: &Io<'_>, file: &Found) -> Result<Now, Errno> {
+        let (off, payload) = (io.off(), io.payload());
+        if matches!(io.what(), What::Sync | What::DataSync) {
+            return Ok(Now::Rest(0));
+        }
+        let tried = self.0.call(io, 0, false);
         match tried {
             Ok(bytes) => {
                 let reached = off.saturating_add(bytes as u64);
                 // 0 is the end of the file for a read, as is reaching the size that it had. A short transfer otherwise means that
                 // the rest would wait.
-                let ended = io.what == What::Read && (bytes == 0 || (file.bytes != 0 && reached >= file.bytes));
+                let ended = io.what() == What::Read && (bytes == 0 || (file.bytes != 0 && reached >= file.bytes));
                 Ok(if ended || bytes as u64 >= payload.left() { Now::Done(bytes) } else { Now::Rest(bytes) })
             }
             Err(Errno::EAGAIN | Errno::EOPNOTSUPP) => Ok(Now::Rest(0)),
@@ -98,7 +100,7 @@ impl<I: FileIo> Files for Threads<I> {
     fn later(&self, job: Job<Found>) {
         let lost = {
             let mut state = self.0.lock();
-            let more = state.lanes.push((job.file.key, job.file.in_turn), job);
+            let more = state.lanes.push((job.file().key, job.file().in_turn), job.id().raw(), job);
             if more && !self.0.recruit(&mut state) { state.lanes.clear() } else { Vec::new() }
         };
         for job in lost {
@@ -107,7 +109,7 @@ impl<I: FileIo> Files for Threads<I> {
     }
 
     fn cancel(&self, id: RequestId) {
-        let job = self.0.lock().lanes.remove(|job| job.request.id() == id);
+        let job = self.0.lock().lanes.remove(id.raw());
         if let Some(job) = job {
             // Bytes that were transferred at once are the result, as of any transfer that ends early.
             job.complete(Err(Errno::ECANCELED));
@@ -204,22 +206,29 @@ impl<I: FileIo> Inner<I> {
 
     /// Does the rest of an operation, and completes it.
     fn run(&self, mut job: Job<Found>) {
-        let Io { what, target, off } = job.io;
-        let off = off.saturating_add(job.done as u64);
-        let result = match what {
-            What::Sync => self.io.sync(target, false).map(|()| 0),
-            What::DataSync => self.io.sync(target, true).map(|()| 0),
-            What::Read | What::Write => {
-                let mut rest = [Segment::default(); MAX_SEGMENTS];
-                let rest = behind(job.request.payload().segments(), job.done, &mut rest);
-                if what == What::Read {
-                    self.io.read(target, off, rest, true)
-                } else {
-                    self.io.write(target, off, rest, true)
-                }
-            }
-        };
-        job.complete(result);
+        let done = job.done();
+        let io = job.io();
+        // What may panic is the caller's own `FileIo`, which has nothing of ours that could be half done. The thread goes on.
+        let result = catch_unwind(AssertUnwindSafe(|| self.call(&io, done, true)));
+        job.complete(result.unwrap_or(Err(Errno::EIO)));
+    }
+
+    /// Makes the call of an operation of which `done` bytes are done.
+    fn call(&self, io: &Io<'_>, done: usize, wait: bool) -> Result<usize, Errno> {
+        let (target, off) = (io.target(), io.off().saturating_add(done as u64));
+        let all = io.payload().segments();
+        let mut rest = [Segment::default(); MAX_SEGMENTS];
+        let rest = if done == 0 { all } else { behind(all, done, &mut rest) };
+        match io.what() {
+            // SAFETY: an `Io` is an operation in progress: its target is open, and its payload is lent for what it does.
+            What::Read => unsafe { self.io.read(target, off, rest, wait) },
+            // SAFETY: as above.
+            What::Write => unsafe { self.io.write(target, off, rest, wait) },
+            // SAFETY: as above, of the target.
+            What::Sync => unsafe { self.io.sync(target, false) }.map(|()| 0),
+            // SAFETY: as above.
+            What::DataSync => unsafe { self.io.sync(target, true) }.map(|()| 0),
+        }
     }
 }
 
