@@ -166,6 +166,9 @@ impl SubmissionQueue {
 
     /// Writes an entry. It is not visible to the kernel side before [`SubmissionQueue::submit`].
     ///
+    /// The kernel side publishes what it consumed once a batch, so in worker and polling mode an operation's completion can be there
+    /// a moment before its place in this queue is free again: make the queue larger than the operations in flight.
+    ///
     /// # Errors
     ///
     /// [`PushError::Full`]; [`PushError::TooWide`] for a 128-byte entry on a ring of 64-byte ones.

@@ -40,6 +40,8 @@ impl Backend {
 
     /// `driver`, in this process: no module and no privilege is needed, and no boundary is crossed.
     ///
+    /// A ring's memory is a memfd, which counts as a file: `RLIMIT_FSIZE` bounds it. A forked child does not inherit it (LIFE-4).
+    ///
     /// # Errors
     ///
     /// [`Error::Call`] if the driver's name is longer than 15 bytes.
