@@ -3,15 +3,16 @@
 //!
 //! Each row is named after what it crosses. An embedded row crosses nothing, or a thread: it is the queue's own cost, not
 //! that of entering a kernel. Read it beside the system calls, not instead of them.
+//!
+//! What the snapshot costs is the difference to a run without it:
+//! `RUSTFLAGS="--cfg sq_bench_without_snapshot" cargo bench -p sq-bench -- caller`.
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use kmod_sq::snapshot::Snapshot;
 use liburing_shm::{Backend, Ring, opcode};
-use sq_uapi::{Mapped, Parts, SqOffsets, UserMem};
 
 const BATCHES: [u32; 4] = [1, 8, 32, 128];
 
@@ -94,47 +95,5 @@ fn uring_round(uring: &mut io_uring::IoUring, batch: u32) -> u64 {
     uring.completion().map(|completion| completion.user_data()).sum()
 }
 
-/// What the one copy of an entry costs, out of memory that the other half has just written.
-fn snapshot(c: &mut Criterion) {
-    let mut group = c.benchmark_group("snapshot");
-    group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
-    let mut memory = vec![0u64; (256 + BATCH_OF_ENTRIES * 64) / 8 + 64];
-    let start = std::ptr::NonNull::from(memory.as_mut_slice()).cast::<u8>();
-    let offsets = SqOffsets { sqes: 256, cq_head: 128, ..SqOffsets::default() };
-    // The kernel-written region is not used here.
-    let parts = Parts {
-        user: start,
-        kernel: start,
-        offsets,
-        sq_entries: BATCH_OF_ENTRIES as u32,
-        cq_entries: 1,
-        sqe128: false,
-        cqe32: false,
-    };
-    // SAFETY: the vector holds what the offsets say and outlives the view; it is accessed through the view only.
-    let mem = unsafe { Mapped::new(parts) };
-    group.throughput(Throughput::Elements(BATCH_OF_ENTRIES as u64));
-    group.bench_function("write entries", |b| b.iter(|| write_all(&mem)));
-    group.bench_function("write entries, then snapshot each", |b| {
-        let mut private = [0; 16];
-        b.iter(|| {
-            write_all(&mem);
-            for index in 0..BATCH_OF_ENTRIES as u32 {
-                black_box(Snapshot::take(&mem, index, false, black_box(&mut private)));
-            }
-        });
-    });
-    group.finish();
-    drop(memory);
-}
-
-const BATCH_OF_ENTRIES: usize = 32;
-
-fn write_all(mem: &Mapped) {
-    for index in 0..BATCH_OF_ENTRIES as u32 {
-        mem.write_sqe(index, black_box([u64::from(index); 8]));
-    }
-}
-
-criterion_group!(benches, null, snapshot);
+criterion_group!(benches, null);
 criterion_main!(benches);

@@ -121,15 +121,12 @@ impl<H: Host> Cq<H> {
     /// Writes completions into reserved slots. They are not visible before [`Cq::publish`].
     #[inline]
     pub(crate) fn post(&mut self, mem: &H::Mem, completions: &[CqeWords]) {
-        let mut tail = self.tail;
-        for words in completions {
-            mem.write_cqe(tail, *words);
-            tail = tail.wrapping_add(1);
-        }
-        let count = tail.wrapping_sub(self.tail);
+        mem.write_cqes(self.tail, completions);
+        // At most a batch.
+        let count = u32::try_from(completions.len()).unwrap_or(0);
         debug_assert!(self.reserved >= count, "CQ-5");
         self.reserved = self.reserved.saturating_sub(count);
-        self.tail = tail;
+        self.tail = self.tail.wrapping_add(count);
         self.stats.completions = self.stats.completions.wrapping_add(count.into());
     }
 

@@ -168,7 +168,7 @@ impl<H: Host> Owner<'_, H> {
 
     /// Lets go of opcodes for good.
     pub(crate) fn restrict(&mut self, allowed: u64) {
-        self.sq.accepts.restrict(allowed);
+        self.sq.restrict(allowed);
     }
 
     /// Consumes up to `bound` entries.

@@ -21,6 +21,9 @@ pub(crate) struct Issuing<H: Host> {
     file: Cell<Option<H::File>>,
 }
 
+/// The least result there is: -4095.
+pub(crate) const LEAST: i32 = 0i32.wrapping_sub(Errno::MAX);
+
 /// SUB-1: a bad entry gets its own error, and the batch goes on.
 #[cold]
 pub(crate) fn reject(sq: &mut Sq, errno: Errno) -> i32 {
@@ -39,8 +42,8 @@ pub(crate) fn issue<H: Host>(ring: &Ring<H>, sq: &mut Sq) -> i32 {
         // The driver holds the request, whatever it returned.
         return deferred(ring, sq, spare);
     }
-    // A C driver that says so without having taken the request has lost the operation.
-    if res == DEFERRED { Errno::EIO.to_res() } else { res }
+    // A C driver may return what is no result, or DEFERRED without having taken the request: the operation is lost then.
+    if res < LEAST { Errno::EIO.to_res() } else { res }
 }
 
 #[inline(never)]

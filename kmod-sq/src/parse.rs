@@ -210,11 +210,24 @@ const fn rows() -> [Row; OPCODES] {
             bytes: spec.bytes,
             cmd_tail: matches!(spec.cmd, Rule::Used),
             target: matches!(spec.fd, Rule::Target),
-            plain: matches!((spec.bytes, spec.fd), (Bytes::None, Rule::MinusOne)) && spec.opcode != op::ASYNC_CANCEL,
+            plain: is_plain(&spec),
         };
         i += 1;
     }
     rows
+}
+
+/// Whether an opcode has neither bytes nor a target, and is the driver's.
+const fn is_plain(spec: &Spec) -> bool {
+    matches!((spec.bytes, spec.fd), (Bytes::None, Rule::MinusOne)) && spec.opcode != op::ASYNC_CANCEL
+}
+
+/// Whether an entry is an opcode of the set `bare`, a `user_data` and nothing else: no flag, no field, `fd` -1. [`Parsed::new`] accepts
+/// each of those (a field may always be 0), so that this short answer may stand for its long one.
+#[inline]
+pub(crate) const fn is_bare(words: &[u64; 8], bare: u64) -> bool {
+    let [w0, w1, w2, w3, _, w5, w6, w7] = *words;
+    w1 | w2 | w3 | w5 | w6 | w7 == 0 && w0 & !63 == FD && bare >> (w0 & 63) & 1 != 0
 }
 
 /// What a ring's driver adds to the table.
@@ -237,6 +250,19 @@ impl Accepts {
     #[must_use]
     pub const fn opcodes(&self) -> u64 {
         self.opcodes & known()
+    }
+
+    /// The opcodes of which an entry that is nothing but opcode and `user_data` is accepted as it stands ([`is_bare`]).
+    pub(crate) const fn bare(&self) -> u64 {
+        let mut bits = 0;
+        let mut specs: &[Spec] = &SPECS;
+        while let [spec, rest @ ..] = specs {
+            if is_plain(spec) {
+                bits |= 1 << spec.opcode;
+            }
+            specs = rest;
+        }
+        bits & self.opcodes
     }
 
     /// Lets go of opcodes. There is no way to get one back (SEC-3).
@@ -349,5 +375,38 @@ impl Parsed {
             Bytes::Command => Bytes::User,
             bytes => bytes,
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "a test")]
+mod tests {
+    use super::{Accepts, Parsed, is_bare};
+    use crate::snapshot::Snapshot;
+
+    /// The short answer is never yes where the long one is no: on every opcode, every single bit, and on rings of all kinds.
+    #[test]
+    fn a_bare_entry_is_accepted_by_the_table() {
+        let mut bare = 0;
+        for files in [false, true] {
+            for opcodes in [u64::MAX, 1, 1 << 46, 0] {
+                let accepts = Accepts::new(opcodes, files);
+                for opcode in 0..=255u64 {
+                    for bit in 0..=512 {
+                        let mut words = [0u64; 16];
+                        words[0] = 0xffff_ffff << 32 | opcode;
+                        if bit < 512 {
+                            words[bit / 64] ^= 1 << (bit % 64);
+                        }
+                        let snapshot = Snapshot::of_words(&words);
+                        if is_bare(&snapshot.words(), accepts.bare()) {
+                            bare += 1;
+                            assert!(Parsed::new(snapshot, &accepts, false).is_ok_and(|parsed| parsed.is_plain()));
+                        }
+                    }
+                }
+            }
+        }
+        assert!(bare > 0);
     }
 }

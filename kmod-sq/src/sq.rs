@@ -3,16 +3,16 @@
 
 use core::ptr;
 
-use sq_driver::abi::{DEFERRED, RawOp, RawPayload};
+use sq_driver::abi::{RawOp, RawPayload};
 use sq_uapi::consts::{sq_state, sqe_flags};
 use sq_uapi::{Cqe, Fence, KernelMem, KernelWord, UserWord};
 
 use crate::cq::{CqeWords, OutOfWindow, Stall};
 use crate::drain::End;
 use crate::host::{Host, Lock, Notify};
-use crate::issue::{Issuing, issue, reject, special};
+use crate::issue::{Issuing, LEAST, issue, reject, special};
 use crate::ix;
-use crate::parse::{Accepts, Parsed};
+use crate::parse::{Accepts, Parsed, is_bare};
 use crate::request::NONE;
 use crate::ring::{Mode, Ring};
 use crate::snapshot::Snapshot;
@@ -33,7 +33,7 @@ pub(crate) struct Sq {
     /// What `sq_state` holds.
     state: u32,
     /// What the opcodes and fields must satisfy.
-    pub(crate) accepts: Accepts,
+    accepts: Accepted,
     batch: [CqeWords; BATCH],
     batched: usize,
     pub(crate) rejected: u64,
@@ -42,13 +42,32 @@ pub(crate) struct Sq {
     pub(crate) op: RawOp,
 }
 
+/// The table as this ring has it, and what follows from it for the shortest way.
+struct Accepted {
+    table: Accepts,
+    bare: u64,
+}
+
+impl Accepted {
+    const fn new(table: Accepts) -> Self {
+        Self { table, bare: table.bare() }
+    }
+}
+
 impl Sq {
+    /// Lets go of opcodes for good.
+    pub(crate) fn restrict(&mut self, allowed: u64) {
+        let mut table = self.accepts.table;
+        table.restrict(allowed);
+        self.accepts = Accepted::new(table);
+    }
+
     pub(crate) fn new(accepts: Accepts) -> Self {
         Self {
             head: 0,
             stash: 0,
             state: sq_state::NEED_WAKEUP,
-            accepts,
+            accepts: Accepted::new(accepts),
             batch: [[0; 4]; BATCH],
             batched: 0,
             rejected: 0,
@@ -101,7 +120,13 @@ pub(crate) fn pass<H: Host>(ring: &Ring<H>, sq: &mut Sq, bound: u32) -> (u32, En
                 break;
             }
         }
-        done = done.wrapping_add(stretch(ring, sq, most.wrapping_sub(done)));
+        let left = most.wrapping_sub(done);
+        let consumed = if ring.geometry.sqe128 || ring.geometry.cqe32 {
+            stretch::<true, H>(ring, sq, left)
+        } else {
+            stretch::<false, H>(ring, sq, left)
+        };
+        done = done.wrapping_add(consumed);
         if sq.batched == BATCH {
             flush(ring, sq);
         }
@@ -118,10 +143,13 @@ pub(crate) fn pass<H: Host>(ring: &Ring<H>, sq: &mut Sq, bound: u32) -> (u32, En
 
 /// Consumes up to `most` entries, as long as there are slots for them, a request, and room in the batch.
 ///
-/// The path of every entry: slot, snapshot, parsed entry, operation, completion.
-fn stretch<H: Host>(ring: &Ring<H>, sq: &mut Sq, most: u32) -> u32 {
+/// The path of every entry: slot, snapshot, parsed entry, operation, completion. Made twice: `WIDE` is whether entries have 128
+/// bytes or completions 32, so that the ordinary ring need not ask at each entry.
+fn stretch<const WIDE: bool, H: Host>(ring: &Ring<H>, sq: &mut Sq, most: u32) -> u32 {
     let room = u32::try_from(BATCH.wrapping_sub(sq.batched)).unwrap_or(0);
-    let (wide, wide_cqe) = (ring.geometry.sqe128, ring.geometry.cqe32);
+    let (wide, wide_cqe) = (WIDE && ring.geometry.sqe128, WIDE && ring.geometry.cqe32);
+    // The second half of a 128-byte entry counts too: no such entry is bare.
+    let bare = if wide { 0 } else { sq.accepts.bare };
     // In locals: a driver's call may not write them, but the compiler cannot know.
     let (first, mut head, mut batched) = (sq.head, sq.head, sq.batched);
     let end = head.wrapping_add(most.min(sq.stash).min(room));
@@ -129,30 +157,24 @@ fn stretch<H: Host>(ring: &Ring<H>, sq: &mut Sq, most: u32) -> u32 {
     while head != end {
         let snapshot = Snapshot::take(&ring.mem, head, wide, &mut sq.op.sqe);
         head = head.wrapping_add(1);
-        let [word0, _, _, _, user_data, ..] = snapshot.words();
-        let res = match Parsed::new(snapshot, &sq.accepts, wide) {
-            Ok(parsed) if parsed.is_plain() => issue(ring, sq),
-            Ok(parsed) => special(ring, sq, &parsed),
-            Err(errno) => reject(sq, errno),
-        };
-        if res == DEFERRED {
-            // The slot and the request that was set aside went with it.
+        let words = snapshot.words();
+        let [_, _, _, _, user_data, ..] = words;
+        let res = if is_bare(&words, bare) { issue(ring, sq) } else { general(ring, sq, wide) };
+        if res < LEAST {
+            if res == SKIPPED {
+                // Its slot goes back where it came from.
+                given_back = given_back.wrapping_add(1);
+                continue;
+            }
+            // Deferred: the slot and the request that was set aside went with it.
             break;
         }
-        if word0 & SKIP_SUCCESS != 0 && res >= 0 {
-            // A success that nobody wants to hear of: its slot goes back where it came from.
-            sq.op.extra = [0; 2];
-            given_back = given_back.wrapping_add(1);
-            continue;
+        let Some([a, b, c, d]) = sq.batch.get_mut(batched) else { break };
+        [*a, *b] = Cqe { user_data, res, flags: 0 }.to_words();
+        if wide_cqe {
+            [*c, *d] = core::mem::take(&mut sq.op.extra);
         }
-        if let Some(place) = sq.batch.get_mut(batched) {
-            let [a, b, c, d] = place;
-            [*a, *b] = Cqe { user_data, res, flags: 0 }.to_words();
-            if wide_cqe {
-                [*c, *d] = core::mem::take(&mut sq.op.extra);
-            }
-            batched = batched.wrapping_add(1);
-        }
+        batched = batched.wrapping_add(1);
     }
     let consumed = head.wrapping_sub(first);
     sq.head = head;
@@ -160,6 +182,26 @@ fn stretch<H: Host>(ring: &Ring<H>, sq: &mut Sq, most: u32) -> u32 {
     sq.stash = sq.stash.saturating_sub(consumed).saturating_add(given_back);
     sq.skipped = sq.skipped.wrapping_add(given_back.into());
     consumed
+}
+
+/// What [`general`] says of a success that nobody wants to hear of. No result is this: errors are above -4096.
+const SKIPPED: i32 = i32::MIN + 1;
+
+/// An entry that is more than its opcode. It is in `sq.op`, which is private: reading it again is no second look at the slot.
+#[inline(never)]
+fn general<H: Host>(ring: &Ring<H>, sq: &mut Sq, wide: bool) -> i32 {
+    let snapshot = Snapshot::of_words(&sq.op.sqe);
+    let [word0, ..] = snapshot.words();
+    let res = match Parsed::new(snapshot, &sq.accepts.table, wide) {
+        Ok(parsed) if parsed.is_plain() => issue(ring, sq),
+        Ok(parsed) => special(ring, sq, &parsed),
+        Err(errno) => reject(sq, errno),
+    };
+    if word0 & SKIP_SUCCESS != 0 && res >= 0 {
+        sq.op.extra = [0; 2];
+        return SKIPPED;
+    }
+    res
 }
 
 /// Publishes what was consumed and what completed inline, and takes free slots into the stash when it runs low.

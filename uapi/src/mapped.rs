@@ -40,10 +40,10 @@ pub struct Mapped {
     offsets: SqOffsets,
     sq_mask: u32,
     cq_mask: u32,
-    /// 64-byte units per entry, as a shift: 0 or 1.
-    sqe_shift: u32,
-    /// 16-byte units per completion, as a shift: 0 or 1.
-    cqe_shift: u32,
+    /// 64-byte units of an entry: 1 or 2.
+    sqe_units: usize,
+    /// 16-byte units of a completion: 1 or 2.
+    cqe_units: usize,
 }
 
 // SAFETY: the pointers are to shared mappings that outlive the value (contract of `new`); all access is atomic.
@@ -76,8 +76,8 @@ impl Mapped {
             offsets: parts.offsets,
             sq_mask: parts.sq_entries.wrapping_sub(1),
             cq_mask: parts.cq_entries.wrapping_sub(1),
-            sqe_shift: parts.sqe128 as u32,
-            cqe_shift: parts.cqe32 as u32,
+            sqe_units: 1 + parts.sqe128 as usize,
+            cqe_units: 1 + parts.cqe32 as usize,
         }
     }
 
@@ -112,7 +112,7 @@ impl Mapped {
     /// The `unit`th (0 or 1) 64 bytes of the entry at `index`.
     #[inline]
     fn sqe(&self, index: u32, unit: usize) -> &[AtomicU64; 8] {
-        let slot = ((index & self.sq_mask) as usize) << self.sqe_shift;
+        let slot = (index & self.sq_mask) as usize * self.sqe_units;
         // SAFETY: the masked index is below sq_entries, and `unit` below the units of an entry (the callers check),
         // so the place lies inside the array (contract of `new`).
         let sqe = unsafe { self.sqes.add(slot + unit) };
@@ -123,7 +123,7 @@ impl Mapped {
     /// The `unit`th (0 or 1) 16 bytes of the completion at `index`.
     #[inline]
     fn cqe(&self, index: u32, unit: usize) -> &[AtomicU64; 2] {
-        let slot = ((index & self.cq_mask) as usize) << self.cqe_shift;
+        let slot = (index & self.cq_mask) as usize * self.cqe_units;
         // SAFETY: as in `sqe`, with cq_entries.
         let cqe = unsafe { self.cqes.add(slot + unit) };
         // SAFETY: as in `kernel_word`.
@@ -187,21 +187,50 @@ impl KernelMem for Mapped {
     }
 
     #[inline]
+    #[cfg(not(sq_bench_without_snapshot))]
     fn copy_sqe(&self, index: u32) -> [u64; 8] {
         load8(self.sqe(index, 0))
     }
 
+    /// For one benchmark: what the whole path costs without the copy. Each entry is a NOP whose `user_data` is its index.
+    #[inline]
+    #[cfg(sq_bench_without_snapshot)]
+    fn copy_sqe(&self, index: u32) -> [u64; 8] {
+        [0xffff_ffff << 32, 0, 0, 0, index as u64, 0, 0, 0]
+    }
+
     #[inline]
     fn copy_sqe_tail(&self, index: u32) -> [u64; 8] {
-        if self.sqe_shift == 1 { load8(self.sqe(index, 1)) } else { [0; 8] }
+        if self.sqe_units == 2 { load8(self.sqe(index, 1)) } else { [0; 8] }
     }
 
     #[inline]
     fn write_cqe(&self, index: u32, words: [u64; 4]) {
         let [a, b, c, d] = words;
         store2(self.cqe(index, 0), [a, b]);
-        if self.cqe_shift == 1 {
+        if self.cqe_units == 2 {
             store2(self.cqe(index, 1), [c, d]);
+        }
+    }
+
+    #[inline]
+    fn write_cqes(&self, index: u32, cqes: &[[u64; 4]]) {
+        let start = (index & self.cq_mask) as usize;
+        let before_the_wrap = self.cq_mask as usize + 1 - start;
+        if self.cqe_units == 2 || cqes.len() > before_the_wrap {
+            let mut index = index;
+            for words in cqes {
+                self.write_cqe(index, *words);
+                index = index.wrapping_add(1);
+            }
+            return;
+        }
+        // SAFETY: start is below cq_entries, so the place is inside the array (contract of `new`).
+        let first = unsafe { self.cqes.add(start) };
+        // SAFETY: start + len is at most cq_entries; otherwise as in `kernel_word`.
+        let slots = unsafe { core::slice::from_raw_parts(first.as_ptr(), cqes.len()) };
+        for (slot, [a, b, ..]) in slots.iter().zip(cqes) {
+            store2(slot, [*a, *b]);
         }
     }
 
@@ -237,7 +266,7 @@ impl UserMem for Mapped {
 
     #[inline]
     fn write_sqe_tail(&self, index: u32, words: [u64; 8]) {
-        if self.sqe_shift == 1 {
+        if self.sqe_units == 2 {
             store8(self.sqe(index, 1), words);
         }
     }
@@ -245,7 +274,7 @@ impl UserMem for Mapped {
     #[inline]
     fn read_cqe(&self, index: u32) -> [u64; 4] {
         let [a, b] = load2(self.cqe(index, 0));
-        let [c, d] = if self.cqe_shift == 1 { load2(self.cqe(index, 1)) } else { [0; 2] };
+        let [c, d] = if self.cqe_units == 2 { load2(self.cqe(index, 1)) } else { [0; 2] };
         [a, b, c, d]
     }
 

@@ -81,6 +81,14 @@ pub trait KernelMem {
     fn copy_sqe_tail(&self, index: u32) -> [u64; 8];
     /// Writes the completion at free-running `index`. The last two words are dropped on a ring with 16-byte ones.
     fn write_cqe(&self, index: u32, words: [u64; 4]);
+    /// Writes completions from free-running `index` on.
+    fn write_cqes(&self, index: u32, cqes: &[[u64; 4]]) {
+        let mut index = index;
+        for words in cqes {
+            self.write_cqe(index, *words);
+            index = index.wrapping_add(1);
+        }
+    }
     /// A full (sequentially consistent) fence.
     fn kernel_fence(&self, site: Fence);
 }
