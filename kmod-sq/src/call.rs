@@ -8,9 +8,6 @@ use sq_uapi::{Errno, SqEnter, ioctl};
 use crate::host::Host;
 use crate::ring::Ring;
 
-/// Largest argument that is looked at: what follows must be refused by the size alone.
-pub const MAX_ARGUMENT: usize = 4096;
-
 /// Reads an argument that its caller says has `bytes.len()` bytes.
 ///
 /// # Errors

@@ -4,6 +4,8 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use sq_uapi::copy_shared;
+
 use crate::queue::Shared;
 
 /// The ring's buffers: `count` of them, `bytes` each, in memory that outlives every request.
@@ -45,7 +47,7 @@ impl Pool {
     pub fn read(&self, index: u16, at: u32, to: &mut [u8]) -> Option<()> {
         let place = self.place(index, at, to.len())?;
         // SAFETY: `place` is inside the pool, which is mapped while the ring is; `to` is an exclusive slice.
-        unsafe { copy(to.as_mut_ptr(), place.as_ptr(), to.len()) };
+        unsafe { copy_shared(to.as_mut_ptr(), place.as_ptr(), to.len()) };
         Some(())
     }
 
@@ -54,7 +56,7 @@ impl Pool {
     pub fn write(&self, index: u16, at: u32, from: &[u8]) -> Option<()> {
         let place = self.place(index, at, from.len())?;
         // SAFETY: as above; the pool is mapped writable.
-        unsafe { copy(place.as_ptr(), from.as_ptr(), from.len()) };
+        unsafe { copy_shared(place.as_ptr(), from.as_ptr(), from.len()) };
         Some(())
     }
 
@@ -67,23 +69,5 @@ impl Pool {
         let offset = usize::from(index) * self.bytes as usize + at as usize;
         // SAFETY: index < count and at <= bytes, so the place is inside the mapping of count * bytes, or at its end.
         Some(unsafe { self.start.add(offset) })
-    }
-}
-
-/// Copies bytes that others may be reading or writing meanwhile.
-///
-/// # Safety
-///
-/// `src` is readable and `dst` writable for `len` bytes, and they do not overlap.
-pub(crate) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
-    // SAFETY: the contract. In assembly, because a plain copy of bytes that another thread writes would be a data race in Rust's eyes.
-    unsafe {
-        std::arch::asm!(
-            "rep movsb",
-            inout("rcx") len => _,
-            inout("rdi") dst => _,
-            inout("rsi") src => _,
-            options(nostack, preserves_flags),
-        );
     }
 }

@@ -19,6 +19,7 @@
 #![no_std]
 
 pub mod consts;
+mod copy;
 pub mod entry;
 pub mod errno;
 #[cfg(feature = "flags")]
@@ -28,6 +29,7 @@ pub mod mapped;
 pub mod mem;
 pub mod structs;
 
+pub use copy::copy_shared;
 pub use entry::{Cqe, Cqe32, Sqe, Sqe128};
 pub use errno::Errno;
 pub use mapped::{Mapped, Parts};

@@ -44,7 +44,6 @@
 #![no_std]
 
 pub mod abi;
-mod copy;
 mod issue;
 mod payload;
 mod request;

@@ -5,10 +5,9 @@ use core::ffi::c_void;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
-use sq_uapi::Errno;
+use sq_uapi::{Errno, copy_shared};
 
 use crate::abi::{OpOps, PAYLOAD_POOL, RawPayload, RawRequest, RequestOps, Segment};
-use crate::copy::copy_shared;
 
 /// Bytes that others may read and write at any time: a device's memory, a store. There is no slice of them; they are
 /// only copied from and to.

@@ -31,7 +31,7 @@ struct sq_file {
 	struct sq_home		*home;	/* set once, by release; null: no ring yet */
 };
 
-/* Largest argument that is looked at (kmod_sq::call::MAX_ARGUMENT), and what fits on the stack. */
+/* Largest argument that is looked at, and what fits on the stack. */
 #define SQ_ARGUMENT_MAX		4096
 #define SQ_ARGUMENT_SMALL	256
 

@@ -11,11 +11,10 @@ use kmod_sq::{Abilities, Host, HostFile, Lock, Notify, Ring, Waited};
 use rustix::event::{PollFd, PollFlags};
 use rustix::time::{ClockId, clock_gettime};
 use sq_uapi::consts::{enter_flags, features, setup_flags};
-use sq_uapi::{Errno, Mapped};
+use sq_uapi::{Errno, Mapped, copy_shared};
 
 use super::background::{self, Background};
 use super::memory::Memory;
-use crate::pool;
 
 /// The process around one ring.
 pub(super) struct ProcessHost {
@@ -98,14 +97,14 @@ impl Host for ProcessHost {
         let src = user_pointer(addr, len)?;
         // SAFETY: an entry with a raw address is pushed by `unsafe` code that vouches for it; `dst` by contract. Either may be
         // written by others meanwhile: the one by the application, the other, if it is a driver's store, through other rings.
-        unsafe { pool::copy(dst, src, len) };
+        unsafe { copy_shared(dst, src, len) };
         Ok(())
     }
 
     unsafe fn copy_to_user(&self, addr: u64, src: *const u8, len: usize) -> Result<(), Errno> {
         let dst = user_pointer(addr, len)?;
         // SAFETY: as above.
-        unsafe { pool::copy(dst, src, len) };
+        unsafe { copy_shared(dst, src, len) };
         Ok(())
     }
 

@@ -10,7 +10,7 @@
 ///
 /// `src` is readable and `dst` writable for `len` bytes, and no Rust reference to either claims that they are stable.
 #[inline]
-pub(crate) unsafe fn copy_shared(dst: *mut u8, src: *const u8, len: usize) {
+pub unsafe fn copy_shared(dst: *mut u8, src: *const u8, len: usize) {
     // SAFETY: the contract; `rep movsb` with a clear direction flag (guaranteed by the ABI) touches exactly those bytes.
     unsafe {
         core::arch::asm!(
