@@ -24,7 +24,7 @@ pub(crate) const FREE: u32 = 0;
 const OWNED: u32 = 1;
 const REDRAIN: u32 = 2;
 
-/// Passes over a queue that keeps filling before a worker takes over (BELL-3).
+/// Queue lengths that a worker consumes before it gives others a turn (BELL-3).
 const PASSES: u32 = 8;
 
 /// Why a drain ended.
@@ -115,7 +115,7 @@ impl<H: Host> Ring<H> {
 
     /// One turn of the polling thread: it owns the drain while it is awake.
     ///
-    /// `awake` must be called again and again by one thread; it returns when the ring has been idle for
+    /// One thread calls this again and again; it returns when the ring has been idle for
     /// [`Geometry::idle_ns`](crate::Geometry), has stopped, or `leave` says so. The thread then sleeps until [`Host::work`].
     pub fn poll_awake(&self, mut relax: impl FnMut(), leave: impl Fn() -> bool) -> Polled {
         if self.is_broken() {

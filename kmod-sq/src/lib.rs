@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Only [`snapshot`] can touch the slot; only what [`parse`] accepted reaches a driver. An entry that completes inline
-//! touches no request, takes no lock, makes no call to [`Host`], and allocates nothing.
+//! touches no request, makes no call to [`Host`] and allocates nothing; the completion lock is taken once a batch.
 //!
 //! # Threat model
 //!

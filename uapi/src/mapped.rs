@@ -4,7 +4,7 @@
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-use crate::mem::{Fence, KernelMem, KernelWord, UserMem, UserWord};
+use crate::mem::{Fence, KernelMem, KernelWord, UserMem, UserWord, write_each};
 use crate::structs::SqOffsets;
 
 /// What a [`Mapped`] is made of.
@@ -218,12 +218,7 @@ impl KernelMem for Mapped {
         let start = (index & self.cq_mask) as usize;
         let before_the_wrap = self.cq_mask as usize + 1 - start;
         if self.cqe_units == 2 || cqes.len() > before_the_wrap {
-            let mut index = index;
-            for words in cqes {
-                self.write_cqe(index, *words);
-                index = index.wrapping_add(1);
-            }
-            return;
+            return write_each(self, index, cqes);
         }
         // SAFETY: start is below cq_entries, so the place is inside the array (contract of `new`).
         let first = unsafe { self.cqes.add(start) };

@@ -83,14 +83,18 @@ pub trait KernelMem {
     fn write_cqe(&self, index: u32, words: [u64; 4]);
     /// Writes completions from free-running `index` on.
     fn write_cqes(&self, index: u32, cqes: &[[u64; 4]]) {
-        let mut index = index;
-        for words in cqes {
-            self.write_cqe(index, *words);
-            index = index.wrapping_add(1);
-        }
+        write_each(self, index, cqes);
     }
     /// A full (sequentially consistent) fence.
     fn kernel_fence(&self, site: Fence);
+}
+
+/// [`KernelMem::write_cqes`], one by one.
+pub(crate) fn write_each<M: KernelMem + ?Sized>(mem: &M, mut index: u32, cqes: &[[u64; 4]]) {
+    for words in cqes {
+        mem.write_cqe(index, *words);
+        index = index.wrapping_add(1);
+    }
 }
 
 /// User space's access to a ring.
