@@ -112,52 +112,6 @@ impl<H: Host> Ring<H> {
             H::work(self);
         }
     }
-
-    /// One turn of the polling thread: it owns the drain while it is awake.
-    ///
-    /// One thread calls this again and again; it returns when the ring has been idle for
-    /// [`Geometry::idle_ns`](crate::Geometry), has stopped, or `leave` says so. The thread then sleeps until [`Host::work`].
-    pub fn poll_awake(&self, mut relax: impl FnMut(), leave: impl Fn() -> bool) -> Polled {
-        if self.is_broken() {
-            self.cancel_everything();
-        }
-        let Some(mut owner) = self.own() else { return Polled::Sleep };
-        owner.wake();
-        let mut idle_since = None;
-        loop {
-            let (consumed, end) = owner.run(self.geometry.sq_entries);
-            if leave() || end == End::Stopped {
-                owner.go_idle();
-                return owner.leave(Polled::Sleep);
-            }
-            if consumed > 0 || end == End::Bound {
-                idle_since = None;
-                continue;
-            }
-            if end == End::Stalled {
-                // Whoever frees a slot or a request calls Host::work; until then there is nothing to poll for.
-                return owner.leave(Polled::Sleep);
-            }
-            let now = self.host.now_ns();
-            let since = *idle_since.get_or_insert(now);
-            if now.saturating_sub(since) < self.geometry.idle_ns {
-                relax();
-            } else if owner.go_idle() {
-                return owner.leave(Polled::Sleep);
-            } else {
-                idle_since = None;
-            }
-        }
-    }
-}
-
-/// What the polling thread does next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Polled {
-    /// Sleep until [`Host::work`] is called for the ring.
-    Sleep,
-    /// Call [`Ring::poll_awake`] again at once: somebody rang meanwhile.
-    Again,
 }
 
 impl<H: Host> Owner<'_, H> {
@@ -196,11 +150,16 @@ impl<H: Host> Owner<'_, H> {
         }
         // Either the submitter, after its fence, sees NEED_WAKEUP and rings, or this sees its tail.
         self.ring.mem.kernel_fence(Fence::BellKernel);
-        if self.ring.mem.load_user(UserWord::SqTail) == self.sq.head || self.ring.stopped() != 0 {
+        if self.is_empty() || self.ring.stopped() != 0 {
             return true;
         }
         set_state(self.ring, self.sq, 0);
         false
+    }
+
+    /// Whether no entry is there, as of this look.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ring.mem.load_user(UserWord::SqTail) == self.sq.head
     }
 
     /// Lets go, unless somebody rang meanwhile (BELL-5): then the caller is still the owner and looks again.
@@ -224,16 +183,6 @@ impl<H: Host> Owner<'_, H> {
         self.ring.drain.swap(FREE, at!(DrainAbandon, Release));
         if self.ring.stopped() & stop::QUIESCED != 0 {
             self.ring.host.notify(Notify { waiters: true, eventfd: false });
-        }
-    }
-
-    fn leave(self, done: Polled) -> Polled {
-        match self.release() {
-            None => done,
-            Some(owner) => {
-                owner.abandon();
-                Polled::Again
-            }
         }
     }
 }

@@ -50,6 +50,7 @@ mod geometry;
 mod host;
 mod issue;
 pub mod parse;
+mod poll;
 mod query;
 mod register;
 mod request;
@@ -58,9 +59,9 @@ pub mod snapshot;
 mod sq;
 mod sync;
 
-pub use drain::Polled;
 pub use geometry::Geometry;
 pub use host::{Abilities, Host, HostFile, Lock, Notify, Waited};
+pub use poll::{Polled, Poller};
 pub use query::query;
 pub use ring::{Mode, Ring, RingRef};
 #[cfg(loom)]

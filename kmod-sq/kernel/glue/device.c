@@ -94,9 +94,10 @@ static long sq_setup(struct sq_file *sf, u8 *arg, size_t len, void __user *user)
 		sq_home_free(home);
 		goto out;
 	}
+	sq_poll_start(home);
 	/* Before it is published: a ring that its owner cannot find is none. */
 	if (copy_to_user(user, arg, len)) {
-		sq_ring_close(home->ring);
+		sq_home_close(home);
 		err = -EFAULT;
 		goto out;
 	}
@@ -236,15 +237,12 @@ static int sq_open(struct inode *inode, struct file *file)
 	return nonseekable_open(inode, file);
 }
 
-/* LIFE-2: never waits for a completion. What is in flight keeps the ring, not the file. */
 static int sq_release(struct inode *inode, struct file *file)
 {
 	struct sq_file *sf = file->private_data;
 
-	if (sf->home) {
-		WRITE_ONCE(sf->home->closed, true);
-		sq_ring_close(sf->home->ring);
-	}
+	if (sf->home)
+		sq_home_close(sf->home);
 	kfree(sf);
 	return 0;
 }

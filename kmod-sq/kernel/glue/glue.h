@@ -5,6 +5,7 @@
  *
  *	device.c	drivers, nodes, and the calls on an open file
  *	home.c		life of what a ring stands on; sleeping, waking, workers, clock
+ *	poll.c		the polling thread
  *	memory.c	ring pages, mappings, allocation, user copies
  *	signal.c	the signal mask of a wait
  *	small.c		locks, files, panic
@@ -42,8 +43,8 @@ struct sq_device;
  * What a ring stands on: the kernel's side of kmod_sq::Host.
  *
  * It lives as long as the Rust ring, which counts references: one of the open
- * file, one of each request in flight, one of a queued drain. The last one
- * queues free_work. It pins both modules, but neither the file nor (beyond its
+ * file, one of each request in flight, one of a queued drain, one of the polling
+ * thread. The last one queues free_work. It pins both modules, but neither the file nor (beyond its
  * struct) the mm: see LIFE-2 and LIFE-3.
  */
 struct sq_home {
@@ -64,7 +65,17 @@ struct sq_home {
 	u64			alarm_at;	/* when the timer goes off; U64_MAX: it is not set */
 	struct hrtimer		alarm;
 
+	struct task_struct	*poll_thread;	/* null but in polling mode; counted */
+	bool			poll_started;
+	int			poll_asked;	/* there is something to do: taken by the thread */
+
 	struct sq_pages		pages[SQ_PAGES_NR];
+};
+
+/* LIFE-3: what a kernel thread becomes while it runs a ring's entries. */
+struct sq_guise {
+	struct mm_struct	*mm;		/* null: it has no users */
+	const struct cred	*cred;		/* what it had */
 };
 
 /* --- home.c --- */
@@ -73,12 +84,23 @@ void sq_homes_exit(void);
 struct sq_home *sq_home_new(struct sq_device *device);
 /* Frees a home that never had a ring, or whose ring is gone. May sleep. */
 void sq_home_free(struct sq_home *home);
+/* The file is gone. */
+void sq_home_close(struct sq_home *home);
+/* Whether the mm has users; the credentials it puts on in any case. */
+bool sq_guise_on(struct sq_guise *guise, struct sq_home *home);
+void sq_guise_off(const struct sq_guise *guise);
 
 /* --- device.c --- */
 extern const struct file_operations sq_file_operations;
 /* Pins the device's module from a place that holds it already. */
 void sq_device_pin(struct sq_device *device);
 void sq_device_unpin(struct sq_device *device);
+
+/* --- poll.c --- */
+struct sq_turn;
+/* Nothing, for a home without a polling thread. */
+void sq_poll_start(struct sq_home *home);
+void sq_poll_free(struct sq_home *home);
 
 /* --- memory.c --- */
 int sq_pages_map(const struct sq_pages *pages, struct vm_area_struct *vma);
@@ -108,6 +130,11 @@ void sq_set_alarm(struct sq_home *home, u64 at_ns);
 u64 sq_now_ns(void);
 u32 sq_wait(struct sq_home *home, u64 deadline_ns, bool (*ready)(void *context), void *context);
 void sq_queue_free(struct sq_home *home);
+int sq_poll_new(struct sq_home *home, s64 cpu);
+void sq_poll_wake(struct sq_home *home);
+bool sq_poll_busy(struct sq_turn *turn);
+void sq_poll_relax(struct sq_turn *turn);
+bool sq_poll_leaves(struct sq_turn *turn);
 void __noreturn sq_panic(const char *file, size_t len, u32 line);
 
 /* --- Rust that C calls (kernel/src/lib.rs). Negative results are errors. --- */
@@ -121,6 +148,10 @@ __poll_t sq_ring_poll(struct sq_ring *ring);
 void sq_ring_alarm(struct sq_ring *ring);
 /* Consumes the reference that sq_queue_drain() was given. */
 void sq_ring_drain(struct sq_ring *ring);
+/* One time awake; whether to call it again at once. */
+bool sq_ring_poll_awake(struct sq_ring *ring, struct sq_turn *turn);
+void sq_ring_keep(struct sq_ring *ring);
+void sq_ring_put(struct sq_ring *ring);
 /* Stops and cancels, never waits, and gives up the file's reference. */
 void sq_ring_close(struct sq_ring *ring);
 /* Drops the ring itself: nobody has a reference any more. */

@@ -35,25 +35,35 @@ void sq_homes_exit(void)
 	destroy_workqueue(sq_workqueue);
 }
 
+bool sq_guise_on(struct sq_guise *guise, struct sq_home *home)
+{
+	guise->mm = mmget_not_zero(home->mm) ? home->mm : NULL;
+	if (guise->mm)
+		kthread_use_mm(guise->mm);
+	guise->cred = override_creds(home->cred);
+	return guise->mm;
+}
+
+/* The home may be gone. */
+void sq_guise_off(const struct sq_guise *guise)
+{
+	revert_creds(guise->cred);
+	if (!guise->mm)
+		return;
+	kthread_unuse_mm(guise->mm);
+	/* The last user of an mm unmaps it all, which may end in our own release(): not here. */
+	mmput_async(guise->mm);
+}
+
 static void sq_drain_work(struct work_struct *work)
 {
 	struct sq_home *home = container_of(work, struct sq_home, drain_work);
-	struct mm_struct *mm = home->mm;
-	bool alive = mmget_not_zero(mm);
-	const struct cred *cred;
+	struct sq_guise guise;
 
-	/* LIFE-3: deferred entries run with the ring's mm and credentials, as inline ones do. */
-	if (alive)
-		kthread_use_mm(mm);
-	cred = override_creds(home->cred);
-	/* Gives up the reference that came with the work: home may be gone after it. */
+	sq_guise_on(&guise, home);
+	/* Gives up the reference that came with the work. */
 	sq_ring_drain(home->ring);
-	revert_creds(cred);
-	if (alive) {
-		kthread_unuse_mm(mm);
-		/* The last user of an mm unmaps it all, which may end in our own release(): not here. */
-		mmput_async(mm);
-	}
+	sq_guise_off(&guise);
 }
 
 static void sq_alarm_work(struct work_struct *work)
@@ -117,10 +127,18 @@ struct sq_home *sq_home_new(struct sq_device *device)
 	return home;
 }
 
+/* LIFE-2: never waits for a completion. What is in flight keeps the ring, not the file. */
+void sq_home_close(struct sq_home *home)
+{
+	WRITE_ONCE(home->closed, true);
+	sq_ring_close(home->ring);
+}
+
 void sq_home_free(struct sq_home *home)
 {
 	int i;
 
+	sq_poll_free(home);
 	for (i = 0; i < SQ_PAGES_NR; i++)
 		sq_pages_free(&home->pages[i]);
 	if (home->eventfd)

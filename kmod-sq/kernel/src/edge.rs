@@ -5,12 +5,12 @@ use core::ffi::c_void;
 use core::ptr::NonNull;
 
 use kmod_sq::call::{self, ring_call};
-use kmod_sq::{Geometry, Host, RingRef};
+use kmod_sq::{Geometry, Host, Mode, Polled, RingRef};
 use sq_driver::Bound;
 use sq_driver::abi::Table;
 use sq_uapi::{Errno, Mapped, Parts, SqRegion, SqSetup};
 
-use crate::host::{KernelHost, KernelRing};
+use crate::host::{KernelHost, KernelRing, Turn};
 use crate::{array, ffi};
 
 /// `EPOLLIN | EPOLLRDNORM`, and `EPOLLERR`.
@@ -104,6 +104,39 @@ unsafe extern "C" fn sq_ring_drain(ring: NonNull<KernelRing>) {
     ring.work();
 }
 
+/// A turn of the polling thread. Whether it takes another at once; else it sleeps until `sq_poll_wake`.
+///
+/// # Safety
+///
+/// **reference**; `turn` is the calling thread's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sq_ring_poll_awake(ring: &KernelRing, turn: *mut ffi::Turn) -> bool {
+    // SAFETY: the contract.
+    let mut turn = unsafe { Turn::new(turn) };
+    ring.poll_awake(&mut turn) == Polled::Again
+}
+
+/// A reference for the polling thread.
+///
+/// # Safety
+///
+/// **reference**.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sq_ring_keep(ring: &KernelRing) {
+    core::mem::forget(ring.keep());
+}
+
+/// Gives up a reference.
+///
+/// # Safety
+///
+/// **reference**: one from `sq_ring_keep`, which this takes over.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sq_ring_put(ring: NonNull<KernelRing>) {
+    // SAFETY: the contract.
+    drop(unsafe { RingRef::from_raw(ring) });
+}
+
 /// The file is gone.
 ///
 /// # Safety
@@ -135,8 +168,9 @@ unsafe extern "C" fn sq_ring_destroy(ring: NonNull<KernelRing>) {
 unsafe fn setup(home: NonNull<ffi::Home>, bound: Bound, arg: &mut [u8]) -> Result<NonNull<KernelRing>, Errno> {
     let mut asked: SqSetup = call::read(arg)?;
     let geometry = Geometry::new(&asked)?;
-    if asked.flags & !KernelHost::ABILITIES.setup_flags != 0 {
-        return Err(Errno::EOPNOTSUPP);
+    if geometry.mode == Mode::Poll {
+        // SAFETY: **home**, once.
+        Errno::from_res(unsafe { ffi::sq_poll_new(home.as_ptr(), geometry.cpu.map_or(-1, i64::from)) })?;
     }
     let region = |which, region: SqRegion| {
         // SAFETY: **home**; each region is asked for once, before anything can map it.

@@ -9,6 +9,12 @@ pub(crate) struct Home {
     opaque: [u8; 0],
 }
 
+/// `struct sq_turn`.
+#[repr(C)]
+pub(crate) struct Turn {
+    opaque: [u8; 0],
+}
+
 /// `struct file`.
 #[repr(C)]
 pub(crate) struct File {
@@ -49,5 +55,11 @@ unsafe extern "C" {
         context: *mut c_void,
     ) -> u32;
     pub(crate) fn sq_queue_free(home: *mut Home);
+    /// The thread of a ring in polling mode, not started yet. `cpu` is -1 for any.
+    pub(crate) fn sq_poll_new(home: *mut Home, cpu: i64) -> i32;
+    pub(crate) fn sq_poll_wake(home: *mut Home);
+    pub(crate) fn sq_poll_busy(turn: *mut Turn) -> bool;
+    pub(crate) fn sq_poll_relax(turn: *mut Turn);
+    pub(crate) fn sq_poll_leaves(turn: *mut Turn) -> bool;
     pub(crate) fn sq_panic(file: *const u8, len: usize, line: u32) -> !;
 }

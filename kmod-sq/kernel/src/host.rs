@@ -4,7 +4,7 @@
 use core::ffi::c_void;
 use core::ptr::NonNull;
 
-use kmod_sq::{Abilities, Host, HostFile, Notify, Ring, Waited};
+use kmod_sq::{Abilities, Host, HostFile, Mode, Notify, Poller, Ring, Waited};
 use sq_uapi::consts::{enter_flags, setup_flags};
 use sq_uapi::{Errno, Mapped};
 
@@ -33,6 +33,35 @@ impl KernelHost {
 
     const fn home(&self) -> *mut ffi::Home {
         self.0.as_ptr()
+    }
+}
+
+/// The polling thread, as C keeps it, during one turn.
+pub(crate) struct Turn(*mut ffi::Turn);
+
+impl Turn {
+    /// # Safety
+    ///
+    /// `turn` is the calling thread's, for as long as the value exists.
+    pub(crate) const unsafe fn new(turn: *mut ffi::Turn) -> Self {
+        Self(turn)
+    }
+}
+
+impl Poller for Turn {
+    fn busy(&mut self) -> bool {
+        // SAFETY: the contract of `new`.
+        unsafe { ffi::sq_poll_busy(self.0) }
+    }
+
+    fn relax(&mut self) {
+        // SAFETY: as above.
+        unsafe { ffi::sq_poll_relax(self.0) };
+    }
+
+    fn leaves(&mut self) -> bool {
+        // SAFETY: as above.
+        unsafe { ffi::sq_poll_leaves(self.0) }
     }
 }
 
@@ -66,12 +95,8 @@ impl Drop for KernelFile {
 }
 
 impl Host for KernelHost {
-    /// There is no polling thread yet.
-    const ABILITIES: Abilities = Abilities {
-        features: 0,
-        setup_flags: setup_flags::ALL & !(setup_flags::SQPOLL | setup_flags::SQ_AFF),
-        enter_flags: enter_flags::ALL,
-    };
+    const ABILITIES: Abilities =
+        Abilities { features: 0, setup_flags: setup_flags::ALL, enter_flags: enter_flags::ALL };
 
     type Mem = Mapped;
     type Lock<T: Send> = SpinLock<T>;
@@ -117,6 +142,11 @@ impl Host for KernelHost {
     }
 
     fn work(ring: &KernelRing) {
+        if ring.geometry().mode == Mode::Poll {
+            // SAFETY: **home**, and **poller**: there is no ring in this mode without one.
+            unsafe { ffi::sq_poll_wake(ring.host().home()) };
+            return;
+        }
         let reference = ring.keep();
         // SAFETY: **home**.
         if unsafe { ffi::sq_queue_drain(ring.host().home()) } {

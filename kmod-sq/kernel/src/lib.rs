@@ -4,7 +4,7 @@
 //! ```text
 //!   user space --ioctl, mmap, poll--> glue/device.c --> edge.rs --> kmod_sq::Ring
 //!                                                                        | Host
-//!   scheduler, memory, timers <-- glue/{home,memory,small}.c <-- ffi.rs <-- host.rs
+//!   scheduler, memory, timers <-- glue/{home,poll,memory,small}.c <-- ffi.rs <-- host.rs
 //! ```
 //!
 //! C owns what the kernel must be able to find (files, wait queues, work items, pages); Rust owns the ring. Only C symbols
@@ -17,8 +17,10 @@
 //! - **home**: the `struct sq_home` that a [`KernelHost`](host::KernelHost) points to is valid from `sq_ring_setup` until
 //!   `sq_ring_destroy` has returned, which the glue calls once, from a worker, after `sq_queue_free`.
 //! - **pages**: what `sq_pages_new` returns is zeroed, page-aligned, and mapped until the home is freed.
-//! - **reference**: the glue calls `sq_ring_call`, `_poll` and `_alarm` only while the ring exists; it gives `_close` and
-//!   `_drain` one counted reference each.
+//! - **reference**: the glue calls `sq_ring_call`, `_poll`, `_alarm`, `_poll_awake` and `_keep` only while the ring exists; it
+//!   gives `_close`, `_drain` and `_put` one counted reference each.
+//! - **poller**: after `sq_poll_new` has returned 0 the home has a polling thread, which may be woken as long as the home is
+//!   valid, also after it has ended.
 //! - **table**: the glue has checked a driver's table, and pins the driver's module while it is open or has a home.
 #![no_std]
 #![deny(

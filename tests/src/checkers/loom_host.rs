@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32 as PlainU32, AtomicU64 as PlainU64, Ordering::SeqCst};
 
-use kmod_sq::{Abilities, Geometry, Host, HostFile, Lock, Notify, Ring, RingRef, Waited};
+use kmod_sq::{Abilities, Geometry, Host, HostFile, Lock, Notify, Polled, Poller, Ring, RingRef, Waited};
 use loom::cell::UnsafeCell;
 use loom::sync::{Condvar, Mutex, MutexGuard};
 use sq_driver::{Bound, Driver, Errno, Issued, Op, Opcodes, Request, RequestId, op};
@@ -44,6 +44,23 @@ pub struct NoFile;
 impl HostFile for NoFile {
     fn target(&self) -> usize {
         0
+    }
+}
+
+/// A polling thread lets others run.
+struct Yield;
+
+impl Poller for Yield {
+    fn busy(&mut self) -> bool {
+        true
+    }
+
+    fn relax(&mut self) {
+        loom::thread::yield_now();
+    }
+
+    fn leaves(&mut self) -> bool {
+        false
     }
 }
 
@@ -82,7 +99,7 @@ impl LoomHost {
     /// What a polling thread does, until [`LoomHost::end_worker`].
     pub fn run_poller(ring: &Ring<Self>) {
         while ring.host().next_work() {
-            while ring.poll_awake(loom::thread::yield_now, || false) == kmod_sq::Polled::Again {}
+            while ring.poll_awake(&mut Yield) == Polled::Again {}
         }
     }
 

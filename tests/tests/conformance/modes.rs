@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use liburing_shm::{Builder, Errno, Ring, Wait};
+use liburing_shm::{Builder, Ring, Wait};
 
 use super::common::{SOON, build, echo, never, reap};
 
@@ -28,18 +28,6 @@ fn poll(entries: u32) -> Builder {
     Ring::builder(entries).poll(Duration::from_millis(2))
 }
 
-/// A mode that this backend does not have yet is skipped, and said.
-fn built(builder: Builder, what: &str) -> Option<Ring> {
-    match builder.build(&super::common::null()) {
-        Ok(ring) => Some(ring),
-        Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => {
-            println!("SKIPPED: this backend has no {what} mode yet: {error}");
-            None
-        }
-        Err(error) => panic!("{error}"),
-    }
-}
-
 #[test]
 fn caller_mode_has_no_thread() {
     let mut ring = build(Ring::builder(8));
@@ -49,20 +37,20 @@ fn caller_mode_has_no_thread() {
 
 #[test]
 fn worker_mode() {
-    let Some(mut ring) = built(Ring::builder(8).worker(), "worker") else { return };
+    let mut ring = build(Ring::builder(8).worker());
     round_trips(&mut ring, 200, 8);
     round_trips(&mut ring, 200, 1);
 }
 
 #[test]
 fn polling_mode() {
-    let Some(mut ring) = built(poll(8), "polling") else { return };
+    let mut ring = build(poll(8));
     round_trips(&mut ring, 200, 8);
 }
 
 #[test]
 fn bell1_a_poller_that_fell_asleep_is_woken_by_one_doorbell() {
-    let Some(mut ring) = built(poll(8), "polling") else { return };
+    let mut ring = build(poll(8));
     for _ in 0..10 {
         std::thread::sleep(Duration::from_millis(10));
         round_trips(&mut ring, 1, 3);
@@ -74,7 +62,7 @@ fn bell1_a_poller_that_fell_asleep_is_woken_by_one_doorbell() {
 
 #[test]
 fn bell2_a_busy_poller_needs_no_doorbell() {
-    let Some(mut ring) = built(Ring::builder(8).poll(Duration::from_secs(5)), "polling") else { return };
+    let mut ring = build(Ring::builder(8).poll(Duration::from_secs(5)));
     round_trips(&mut ring, 1, 1);
     let mut done = 0;
     for n in 0..100 {
@@ -93,7 +81,7 @@ fn bell2_a_busy_poller_needs_no_doorbell() {
 #[test]
 fn cq2_a_blocked_ring_goes_on_in_every_mode() {
     for (builder, what) in [(Ring::builder(4).worker(), "worker"), (poll(4), "polling")] {
-        let Some(mut ring) = built(builder.cq_entries(4), what) else { continue };
+        let mut ring = build(builder.cq_entries(4));
         let (mut pushed, mut seen) = (0u64, 0u64);
         while seen < 400 {
             while pushed < 400 && ring.submission().push(echo(pushed).user_data(pushed)).is_ok() {
@@ -112,7 +100,7 @@ fn cq2_a_blocked_ring_goes_on_in_every_mode() {
 #[test]
 fn life1_quiesce_and_drop_in_every_mode() {
     for (builder, what) in [(Ring::builder(4).worker(), "worker"), (Ring::builder(4).poll(SOON), "polling")] {
-        let Some(mut ring) = built(builder, what) else { continue };
+        let mut ring = build(builder);
         ring.submission().push(never()).unwrap();
         ring.submission().push(echo(1)).unwrap();
         ring.submit().unwrap();
@@ -121,7 +109,7 @@ fn life1_quiesce_and_drop_in_every_mode() {
         assert_eq!(reap(&mut ring).len(), 2, "{what}");
         drop(ring);
         // And without being asked to.
-        let mut ring = built(Ring::builder(4).worker(), "worker").expect("as above");
+        let mut ring = build(Ring::builder(4).worker());
         ring.submission().push(never()).unwrap();
         ring.submit().unwrap();
         drop(ring);

@@ -9,7 +9,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use kmod_sq::{Mode, Polled, Ring, RingRef};
+use kmod_sq::{Mode, Polled, Poller, Ring, RingRef};
 use rustix::thread::CpuSet;
 
 use super::host::{ProcessHost, lock, now_ns};
@@ -63,6 +63,12 @@ pub(super) fn alarm(ring: &Ring<ProcessHost>, at_ns: u64) {
 /// Starts the thread, for a ring that cannot do without.
 pub(super) fn start(ring: &Ring<ProcessHost>) -> io::Result<()> {
     lock(&ring.host().background().asked).start(ring)
+}
+
+/// Whether the calling thread, and so one that it starts, may run on `cpu`.
+pub(super) fn may_run_on(cpu: u32) -> bool {
+    let cpu = cpu as usize;
+    cpu < CpuSet::MAX_CPU && rustix::thread::sched_getaffinity(None).is_ok_and(|set| set.is_set(cpu))
 }
 
 fn ask(ring: &Ring<ProcessHost>, what: impl FnOnce(&mut Asked)) {
@@ -142,8 +148,8 @@ fn run(ring: &RingRef<ProcessHost>) {
     let poll = ring.geometry().mode == Mode::Poll;
     if let Some(cpu) = ring.geometry().cpu {
         let mut set = CpuSet::new();
-        set.set(usize::try_from(cpu).unwrap_or(usize::MAX).min(CpuSet::MAX_CPU - 1));
-        // A CPU that is not there is a preference that cannot be met.
+        set.set(cpu as usize);
+        // It was allowed at setup; one that has gone since is a preference that cannot be met.
         let _ = rustix::thread::sched_setaffinity(None, &set);
     }
     loop {
@@ -156,17 +162,33 @@ fn run(ring: &RingRef<ProcessHost>) {
     }
 }
 
-fn poll_until_idle(ring: &Ring<ProcessHost>, background: &Background) {
-    let mut spins = 0u32;
-    let relax = || {
-        spins = spins.wrapping_add(1);
-        if spins.is_multiple_of(SPINS) {
+/// The thread while it polls. It has the process's memory and credentials anyway.
+struct Turn<'b> {
+    background: &'b Background,
+    spins: u32,
+}
+
+impl Poller for Turn<'_> {
+    fn busy(&mut self) -> bool {
+        true
+    }
+
+    fn relax(&mut self) {
+        self.spins = self.spins.wrapping_add(1);
+        if self.spins.is_multiple_of(SPINS) {
             std::thread::yield_now();
         } else {
             std::hint::spin_loop();
         }
-    };
-    if ring.poll_awake(relax, || background.attention()) == Polled::Again || background.attention() {
+    }
+
+    fn leaves(&mut self) -> bool {
+        self.background.attention()
+    }
+}
+
+fn poll_until_idle(ring: &Ring<ProcessHost>, background: &Background) {
+    if ring.poll_awake(&mut Turn { background, spins: 0 }) == Polled::Again || background.attention() {
         // Somebody rang, or the clock wants its turn first.
         lock(&background.asked).work = true;
     }

@@ -55,6 +55,9 @@ impl Embedded {
         // Through bytes, as a system call would, so that sizes are checked by the same code.
         let mut asked: SqSetup = kmod_sq::call::read(bytes_of_mut(setup)).map_err(setup_error)?;
         let geometry = Geometry::new(&asked).map_err(setup_error)?;
+        if geometry.cpu.is_some_and(|cpu| !background::may_run_on(cpu)) {
+            return Err(setup_error(Errno::EINVAL));
+        }
         let memory = Arc::new(Memory::new(&geometry)?);
         // SAFETY: the memory is mapped while `memory` lives, which the host keeps; the kernel side uses only KernelMem.
         let mem = unsafe { memory.kernel_side(&geometry) };
