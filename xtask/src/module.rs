@@ -25,19 +25,34 @@ pub(crate) struct Built {
 pub(crate) fn build(ctx: &Ctx, kernel: Kernel) -> Result<Built> {
     apt::ensure(&["make", "gcc", "binutils", "util-linux"])?;
     ensure_rust(ctx)?;
+    let core = format!("SQ_CORE={}", ctx.cache.display());
+    let out = make(ctx, kernel, "kmod-sq", &[&core])?;
+    let notes = objcheck::check(&out)?;
+    Ok(Built { modules: modules_in(&out)?, notes })
+}
+
+/// Builds the plain C module that `vm insns` compares with.
+pub(crate) fn build_baseline(ctx: &Ctx, kernel: Kernel) -> Result<PathBuf> {
+    apt::ensure(&["make", "gcc", "binutils", "util-linux"])?;
+    Ok(make(ctx, kernel, "bench/baseline", &[])?.join("sq_baseline.ko"))
+}
+
+/// Runs make in `source` of the checkout; returns its output directory, one a kernel.
+fn make(ctx: &Ctx, kernel: Kernel, source: &str, variables: &[&str]) -> Result<PathBuf> {
     let headers = kernel.headers(ctx)?;
-    let out = ctx.checkout_cache("kmod").join(kernel.name());
+    let place = ctx.checkout_cache(if source == "kmod-sq" { "kmod" } else { "baseline" });
+    let out = place.join(kernel.name());
     fs::create_dir_all(&out)?;
     // Two runs from one checkout take turns.
     let mut make = Command::new("flock");
-    make.arg(ctx.checkout_cache("kmod").join(format!("{kernel}.lock"))).arg("make");
+    make.arg(place.join(format!("{kernel}.lock"))).arg("make");
     make.arg(format!("-j{}", std::thread::available_parallelism().map_or(1, usize::from)));
-    make.arg("-C").arg(ctx.root.join("kmod-sq"));
+    make.arg("-C").arg(ctx.root.join(source));
     make.arg(format!("KDIR={}", headers.display())).arg(format!("OUT={}", out.display()));
-    make.arg(format!("SQ_CORE={}", ctx.cache.display())).arg("WERROR=1");
+    make.args(variables).arg("WERROR=1");
     // Variables of an outer cargo or make would leak into Kbuild.
     make.env_remove("MAKEFLAGS").env_remove("RUSTFLAGS");
-    let log = run(&format!("building modules for {kernel}"), &mut make)?;
+    let log = run(&format!("building {source} for {kernel}"), &mut make)?;
     // Kbuild, modpost and objtool warn and go on; here a warning is a failure. "WERROR" itself is no warning.
     let warnings: Vec<&str> = log.lines().filter(|l| l.to_ascii_lowercase().contains("warning:")).collect();
     if !warnings.is_empty() {
@@ -45,8 +60,7 @@ pub(crate) fn build(ctx: &Ctx, kernel: Kernel) -> Result<Built> {
         fs::remove_dir_all(&out)?;
         bail!("the build for {kernel} warns:\n{}", warnings.join("\n"));
     }
-    let notes = objcheck::check(&out)?;
-    Ok(Built { modules: modules_in(&out)?, notes })
+    Ok(out)
 }
 
 /// `cargo xtask module`

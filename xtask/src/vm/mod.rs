@@ -5,6 +5,7 @@ mod cpio;
 mod dmesg;
 mod guest;
 mod initramfs;
+mod insns;
 mod qemu;
 mod suite;
 
@@ -42,6 +43,10 @@ pub(crate) enum Chore {
     ///   cargo xtask vm run --kernel 6.1 --user -- target/debug/examples/hello --device /dev/sqnull
     #[command(verbatim_doc_comment)]
     Run(RunArgs),
+    /// Count the guest instructions of an operation: by each door, beside a plain C module
+    ///
+    /// stdout has a line `door,batch,instructions_per_op` for each; the table for readers is on stderr.
+    Insns(insns::Args),
     /// A shell in a guest with the modules loaded; leave it with `exit`
     Shell {
         #[command(flatten)]
@@ -102,6 +107,7 @@ pub(crate) fn run(ctx: &Ctx, chore: Chore) -> Result<ExitCode> {
     match chore {
         Chore::Test { kernel } => test(ctx, &Kernel::or_default(&kernel)),
         Chore::Run(args) => run_program(ctx, args),
+        Chore::Insns(args) => insns::run(ctx, &args),
         Chore::Shell { boot, file } => {
             let mut guest = prepare(ctx, &boot)?;
             add_files(&mut guest, &file)?;

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Guest instructions per operation, for `cargo xtask vm insns`: run under QEMU's `-icount shift=0`, where the time stamp counter
+//! advances by one an instruction.
+//!
+//! An operation is counted whole: building the entry, handing it over, whatever the kernel does with it, and having read its result.
+//! Lines on stdout are `door,batch,instructions`, and `where,phase,instructions` for the parts of a round of the ring.
+
+mod baseline;
+mod meter;
+
+use std::error::Error;
+use std::hint::black_box;
+
+use liburing_shm::{Backend, Ring, opcode};
+
+use baseline::{Array, Bare, Command, One};
+use meter::{BATCHES, Phases, measure, phases};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    ring()?;
+    bare_ring()?;
+    one()?;
+    array()?;
+    command()?;
+    Ok(())
+}
+
+fn ring() -> Result<(), Box<dyn Error>> {
+    let mut ring = Ring::builder(meter::CHUNK / 2).cq_entries(meter::CHUNK).build(&Backend::device("/dev/sqnull"))?;
+    for batch in BATCHES {
+        measure("ring", batch, || {
+            push(&mut ring, batch);
+            enter(&mut ring);
+            reap(&mut ring)
+        })?;
+    }
+    phases("ring", |at: &mut Phases| {
+        push(&mut ring, 32);
+        at.pushed();
+        enter(&mut ring);
+        at.entered();
+        let reaped = reap(&mut ring);
+        at.reaped();
+        reaped
+    })
+}
+
+#[inline(always)]
+fn push(ring: &mut Ring, batch: u32) {
+    for n in 0..batch {
+        ring.submission().push(opcode::Nop::new().build().user_data(n.into())).expect("the ring has room for a batch");
+    }
+}
+
+#[inline(always)]
+fn enter(ring: &mut Ring) {
+    ring.submit().expect("a null operation is accepted");
+}
+
+/// How many succeeded.
+#[inline(always)]
+fn reap(ring: &mut Ring) -> u32 {
+    let mut good = 0;
+    for completion in ring.completion().reap() {
+        black_box(completion.user_data());
+        good += u32::from(completion.result().is_ok());
+    }
+    good
+}
+
+fn bare_ring() -> Result<(), Box<dyn Error>> {
+    let mut ring = Bare::open()?;
+    for batch in BATCHES {
+        measure("base-ring", batch, || {
+            (0..batch).for_each(|n| ring.push(n.into()));
+            ring.enter();
+            ring.reap()
+        })?;
+    }
+    phases("base-ring", |at: &mut Phases| {
+        (0..32).for_each(|n| ring.push(n));
+        at.pushed();
+        ring.enter();
+        at.entered();
+        let reaped = ring.reap();
+        at.reaped();
+        reaped
+    })
+}
+
+fn one() -> Result<(), Box<dyn Error>> {
+    let mut door = One::open()?;
+    let null = meter::count(1, || door.null())?;
+    eprintln!("an ioctl that does nothing: {null:.1}");
+    for batch in BATCHES {
+        measure("base-ioctl", batch, || (0..batch).map(|n| u32::from(door.call(n.into()))).sum())?;
+    }
+    Ok(())
+}
+
+fn array() -> Result<(), Box<dyn Error>> {
+    let mut door = Array::open()?;
+    for batch in BATCHES {
+        measure("base-array", batch, || door.call(batch))?;
+    }
+    Ok(())
+}
+
+fn command() -> Result<(), Box<dyn Error>> {
+    let mut door = Command::open()?;
+    for batch in BATCHES {
+        measure("base-uring_cmd", batch, || door.call(batch))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask vm insns`: exact guest instructions per operation, by every door, beside a plain C module's.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::guest::{Guest, Job};
+use crate::ctx::Ctx;
+use crate::kernel::Kernel;
+use crate::module;
+use crate::process::tail;
+
+/// In the order of the table.
+const DOORS: [&str; 7] = ["ring", "ioctl", "uring_cmd", "base-ioctl", "base-array", "base-uring_cmd", "base-ring"];
+const BATCHES: [u32; 4] = [1, 8, 32, 128];
+
+/// The gate, and what is shown beside it: `rep movsb` counts one a byte, so that with erms a copy looks dear.
+const CPUS: [&str; 2] = ["max", "max,-erms"];
+
+/// The committed counts.
+const TABLE: &str = "bench/insns.csv";
+const TABLE_KERNEL: Kernel = Kernel::V6_12;
+/// How much worse a count may be than the committed one.
+const TOLERANCE: f64 = 1.03;
+
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Kernel to boot
+    #[arg(long, short, value_name = "K", default_value = "6.12")]
+    kernel: Kernel,
+    /// Fail if a count is more than 3 % worse than in bench/insns.csv
+    #[arg(long)]
+    check: bool,
+    /// Write the counts to bench/insns.csv
+    #[arg(long, conflicts_with = "check")]
+    update: bool,
+}
+
+/// Counts by door and batch.
+#[derive(PartialEq)]
+struct Counts(Vec<(String, u32, f64)>);
+
+impl Counts {
+    fn get(&self, door: &str, batch: u32) -> Option<f64> {
+        self.0.iter().find(|(d, b, _)| d == door && *b == batch).map(|(_, _, count)| *count)
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let row = |line: &str| -> Option<(String, u32, f64)> {
+            let mut cells = line.split(',');
+            let row = (cells.next()?.to_owned(), cells.next()?.parse().ok()?, cells.next()?.parse().ok()?);
+            cells.next().is_none().then_some(row)
+        };
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines
+            .map(|line| row(line).with_context(|| format!("not door,batch,instructions: {line}")))
+            .collect::<Result<_>>()
+            .map(Self)
+    }
+
+    fn lines(&self) -> String {
+        self.0.iter().map(|(door, batch, count)| format!("{door},{batch},{count:.1}\n")).collect()
+    }
+
+    /// What is worse in `now`, or not there.
+    fn worse(&self, now: &Self) -> Vec<String> {
+        let judge = |(door, batch, was): &(String, u32, f64)| match now.get(door, *batch) {
+            None => Some(format!("{door} at batch {batch} was {was:.1} and is not measured")),
+            Some(is) if is > was * TOLERANCE => Some(format!("{door} at batch {batch} was {was:.1} and is {is:.1}")),
+            Some(_) => None,
+        };
+        self.0.iter().filter_map(judge).collect()
+    }
+}
+
+/// What one boot measured.
+struct Measured {
+    counts: Counts,
+    /// Queue, and the parts of its round of 32.
+    phases: Vec<String>,
+    notes: String,
+}
+
+pub(crate) fn run(ctx: &Ctx, args: &Args) -> Result<ExitCode> {
+    if (args.check || args.update) && args.kernel != TABLE_KERNEL {
+        bail!("{TABLE} is about {TABLE_KERNEL}");
+    }
+    let [gate, beside] = CPUS.map(|cpu| measure(ctx, args.kernel, cpu));
+    let (gate, beside) = (gate?, beside?);
+    let release = release(ctx, args.kernel)?;
+    eprint!("{}", table(&release, &gate, &beside.counts));
+    print!("{}", gate.counts.lines());
+    let path = ctx.root.join(TABLE);
+    if args.update {
+        fs::write(
+            &path,
+            format!("# cargo xtask vm insns --update: {release}, -cpu {}\n{}", CPUS[0], gate.counts.lines()),
+        )?;
+    }
+    if args.check {
+        let committed = fs::read_to_string(&path).with_context(|| format!("no {TABLE}"))?;
+        let worse = Counts::parse(&committed)?.worse(&gate.counts);
+        if !worse.is_empty() {
+            bail!(
+                "more instructions than in {TABLE} (which says {}):\n  {}",
+                committed.lines().next().unwrap_or(""),
+                worse.join("\n  ")
+            );
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure(ctx: &Ctx, kernel: Kernel, cpu: &str) -> Result<Measured> {
+    let mut guest = Guest::new(ctx, kernel)?;
+    guest.icount = true;
+    guest.cpu = cpu.to_owned();
+    let mut modules = module::build(ctx, kernel)?.modules;
+    modules.push(module::build_baseline(ctx, kernel)?);
+    guest.load_modules(&modules)?;
+    let program = guest.files.add_program(&program(ctx)?)?;
+    guest.jobs.push(Job::new("insns", program, TIMEOUT));
+    let results = guest.boot(ctx)?;
+    for job in &results.jobs {
+        if job.code != 0 || !job.complaints.is_empty() {
+            bail!("{} failed in the guest ({}):\n{}{}", job.name, job.code, job.stderr, job.complaints.join("\n"));
+        }
+    }
+    let last = results.jobs.last().context("the guest returned no result")?;
+    let (phases, counts): (Vec<&str>, Vec<&str>) = last.stdout.lines().partition(|line| line.starts_with("where "));
+    Ok(Measured {
+        counts: Counts::parse(&counts.join("\n"))?,
+        phases: phases.into_iter().map(|line| line.trim_start_matches("where ").to_owned()).collect(),
+        notes: last.stderr.clone(),
+    })
+}
+
+/// The measuring program, built for this host.
+fn program(ctx: &Ctx) -> Result<PathBuf> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["build", "--release", "--quiet", "-p", "sq-bench", "--example", "insns", "--message-format=json"]);
+    let output = cargo.current_dir(&ctx.root).output().context("cannot run cargo")?;
+    if !output.status.success() {
+        bail!("building the measuring program failed:\n{}", tail(&String::from_utf8_lossy(&output.stderr), 60));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut programs = messages.filter_map(|message| Some(PathBuf::from(message["executable"].as_str()?)));
+    programs.next().context("cargo built no program")
+}
+
+fn release(ctx: &Ctx, kernel: Kernel) -> Result<String> {
+    let image = kernel.image(ctx)?;
+    let name = image.file_name().unwrap_or_default().to_string_lossy();
+    Ok(name.trim_start_matches("vmlinuz-").to_owned())
+}
+
+/// Everything, for a reader.
+fn table(release: &str, gate: &Measured, beside: &Counts) -> String {
+    let mut text = format!("guest instructions per operation, {release}\n");
+    let _ = writeln!(text, "{:16}{:>6}{:>12}{:>12}", "door", "batch", CPUS[0], CPUS[1]);
+    for door in DOORS {
+        for batch in BATCHES {
+            let cell =
+                |counts: &Counts| counts.get(door, batch).map_or("missing".to_owned(), |count| format!("{count:.1}"));
+            let _ = writeln!(text, "{door:16}{batch:>6}{:>12}{:>12}", cell(&gate.counts), cell(beside));
+        }
+    }
+    let _ = writeln!(text, "\nwhere, at batch 32");
+    for phase in &gate.phases {
+        let _ = writeln!(text, "{}", phase.split(',').map(|cell| format!("{cell:<14}")).collect::<String>().trim_end());
+    }
+    let _ = write!(text, "\n{}", gate.notes);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Counts;
+
+    #[test]
+    fn a_row_that_is_worse_or_gone_is_found() {
+        let was = Counts::parse("# how\nring,1,100.0\nring,8,50.0\nioctl,1,700.0").unwrap();
+        let now = Counts::parse("ring,1,102.9\nring,8,51.6").unwrap();
+        let worse = was.worse(&now);
+        assert_eq!(worse, ["ring at batch 8 was 50.0 and is 51.6", "ioctl at batch 1 was 700.0 and is not measured"]);
+        assert!(was.worse(&was).is_empty());
+    }
+
+    #[test]
+    fn lines_come_back_as_they_were() {
+        let text = "ring,1,100.0\nbase-ring,128,63.5\n";
+        assert_eq!(Counts::parse(text).unwrap().lines(), text);
+        assert!(Counts::parse("ring,1").is_err() && Counts::parse("ring,1,2,3").is_err());
+    }
+}
