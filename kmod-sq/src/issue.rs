@@ -12,12 +12,15 @@ use crate::parse::{Bytes, Parsed};
 use crate::request::{Identity, NONE};
 use crate::ring::Ring;
 use crate::snapshot::Snapshot;
-use crate::sq::{SKIP_SUCCESS, Sq};
+use crate::sq::{Intake, SKIP_SUCCESS};
 use crate::{accept, ix};
 
 /// What `defer` needs to know of the entry being issued. Cells, because the driver's call comes back in.
 pub(crate) struct Issuing<H: Host> {
+    /// The request that is set aside. While an operation is issued, [`NONE`] says that `defer` has taken it.
     pub(crate) spare: Cell<u32>,
+    /// The request that `defer` took last.
+    taken: Cell<u32>,
     file: Cell<Option<H::File>>,
 }
 
@@ -26,31 +29,35 @@ pub(crate) const LEAST: i32 = 0i32.wrapping_sub(Errno::MAX);
 
 /// SUB-1: a bad entry gets its own error, and the batch goes on.
 #[cold]
-pub(crate) fn reject(sq: &mut Sq, errno: Errno) -> i32 {
-    sq.rejected = sq.rejected.wrapping_add(1);
+pub(crate) fn reject(intake: &mut Intake, errno: Errno) -> i32 {
+    intake.rejected = intake.rejected.wrapping_add(1);
     errno.to_res()
 }
 
-/// Gives the operation in `sq.op` to the driver. Returns the result, or [`DEFERRED`] if the driver has taken the request.
+/// Gives the operation to the driver. Returns the result, or [`DEFERRED`] if the driver has taken the request.
 #[inline]
-pub(crate) fn issue<H: Host>(ring: &Ring<H>, sq: &mut Sq) -> i32 {
-    let spare = ring.issuing.spare.get();
+pub(crate) fn issue<H: Host>(ring: &Ring<H>, intake: &mut Intake) -> i32 {
     // SAFETY: `pass` set the pointers to this ring and its operations; `payload` leads to what `accept` found: user addresses, which
     // are only copied, or bytes of the pool.
-    let res = unsafe { ring.driver.issue(&mut sq.op) };
-    if ring.issuing.spare.get() != spare {
-        // The driver holds the request, whatever it returned.
-        return deferred(ring, sq, spare);
+    let res = unsafe { ring.driver.issue(&mut intake.op) };
+    // Whatever it returned: a driver that has the request completes it.
+    if ring.issuing.spare.get() == NONE {
+        return deferred(ring, intake);
     }
-    // A C driver may return what is no result, or DEFERRED without having taken the request: the operation is lost then.
-    if res < LEAST { Errno::EIO.to_res() } else { res }
+    if res < LEAST { lost() } else { res }
+}
+
+/// A C driver may return what is no result, or DEFERRED without having taken the request: the operation is lost then.
+#[cold]
+fn lost() -> i32 {
+    Errno::EIO.to_res()
 }
 
 #[inline(never)]
-fn deferred<H: Host>(ring: &Ring<H>, sq: &mut Sq, index: u32) -> i32 {
-    sq.op.extra = [0; 2];
+fn deferred<H: Host>(ring: &Ring<H>, intake: &mut Intake) -> i32 {
+    intake.op.extra = [0; 2];
     // A cancel that came before `issue` returned reaches the driver now.
-    if let Some(id) = ring.cq.with(|cq| cq.requests.issued(index)) {
+    if let Some(id) = ring.cq.with(|cq| cq.requests.issued(ring.issuing.taken.get())) {
         ring.driver.cancel(id);
     }
     DEFERRED
@@ -58,30 +65,30 @@ fn deferred<H: Host>(ring: &Ring<H>, sq: &mut Sq, index: u32) -> i32 {
 
 /// Issues an operation that has bytes or a target, which are found first, and forgotten again afterwards.
 #[inline(never)]
-pub(crate) fn special<H: Host>(ring: &Ring<H>, sq: &mut Sq, parsed: &Parsed) -> i32 {
+pub(crate) fn special<H: Host>(ring: &Ring<H>, intake: &mut Intake, parsed: &Parsed) -> i32 {
     if parsed.opcode() == sq_driver::op::ASYNC_CANCEL {
         // The framework's own.
-        return ring.cancel_entry(Snapshot::of_words(&sq.op.sqe)).unwrap_or_else(|errno| reject(sq, errno));
+        return ring.cancel_entry(Snapshot::of_words(&intake.op.sqe)).unwrap_or_else(|errno| reject(intake, errno));
     }
-    let res = match found(ring, sq, parsed) {
-        Ok(()) => issue(ring, sq),
-        Err(errno) => reject(sq, errno),
+    let res = match found(ring, &mut intake.op, parsed) {
+        Ok(()) => issue(ring, intake),
+        Err(errno) => reject(intake, errno),
     };
-    sq.op.payload.nr = 0;
-    sq.op.payload.left = 0;
-    sq.op.target = 0;
+    intake.op.payload.nr = 0;
+    intake.op.payload.left = 0;
+    intake.op.target = 0;
     drop(ring.issuing.file.take());
     res
 }
 
 /// Finds the bytes and the file that an operation is on.
-fn found<H: Host>(ring: &Ring<H>, sq: &mut Sq, parsed: &Parsed) -> Result<(), Errno> {
+fn found<H: Host>(ring: &Ring<H>, op: &mut RawOp, parsed: &Parsed) -> Result<(), Errno> {
     if parsed.bytes() != Bytes::None {
-        accept::payload(ring, parsed.bytes(), &sq.op.sqe, &mut sq.op.payload)?;
+        accept::payload(ring, parsed.bytes(), &op.sqe, &mut op.payload)?;
     }
     if parsed.target() && ring.driver.files() {
         let file = accept::file(ring, parsed)?;
-        sq.op.target = file.target();
+        op.target = file.target();
         ring.issuing.file.set(Some(file));
     }
     Ok(())
@@ -89,7 +96,7 @@ fn found<H: Host>(ring: &Ring<H>, sq: &mut Sq, parsed: &Parsed) -> Result<(), Er
 
 impl<H: Host> Issuing<H> {
     pub(crate) const fn new() -> Self {
-        Self { spare: Cell::new(NONE), file: Cell::new(None) }
+        Self { spare: Cell::new(NONE), taken: Cell::new(NONE), file: Cell::new(None) }
     }
 
     pub(crate) const OPS: OpOps =
@@ -131,6 +138,7 @@ unsafe extern "C" fn defer<H: Host>(op: *mut RawOp, flags: u32) -> *mut RawReque
         }
     };
     issuing.spare.set(NONE);
+    issuing.taken.set(spare);
     ring.count_ref();
     // SAFETY: this runs inside the drain owner's `issue`, `spare` was its spare, and the reference was counted above.
     unsafe { slot.fill(ring_ptr, id, op.target, &op.payload) }

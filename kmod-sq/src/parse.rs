@@ -227,7 +227,9 @@ const fn is_plain(spec: &Spec) -> bool {
 #[inline]
 pub(crate) const fn is_bare(words: &[u64; 8], bare: u64) -> bool {
     let [w0, w1, w2, w3, _, w5, w6, w7] = *words;
-    w1 | w2 | w3 | w5 | w6 | w7 == 0 && w0 & !63 == FD && bare >> (w0 & 63) & 1 != 0
+    // The sign is shifted in, so that the constant is a short one.
+    let high = w0.cast_signed() >> 6 ^ FD.cast_signed() >> 6;
+    high.cast_unsigned() | w1 | w2 | w3 | w5 | w6 | w7 == 0 && bare >> (w0 & 63) & 1 != 0
 }
 
 /// What a ring's driver adds to the table.

@@ -32,13 +32,20 @@ pub(crate) struct Sq {
     stash: u32,
     /// What `sq_state` holds.
     state: u32,
-    /// What the opcodes and fields must satisfy.
-    accepts: Accepted,
     batch: [CqeWords; BATCH],
     batched: usize,
-    pub(crate) rejected: u64,
     pub(crate) doorbells: u64,
     skipped: u64,
+    intake: Intake,
+}
+
+/// What an entry passes on its way to the driver.
+pub(crate) struct Intake {
+    /// What the opcodes and fields must satisfy.
+    accepts: Accepted,
+    pub(crate) rejected: u64,
+    /// The operation being issued. Between two of them all words of `op.sqe` but 0 and 4 are 0, which a bare entry
+    /// leaves as they are.
     pub(crate) op: RawOp,
 }
 
@@ -57,9 +64,9 @@ impl Accepted {
 impl Sq {
     /// Lets go of opcodes for good.
     pub(crate) fn restrict(&mut self, allowed: u64) {
-        let mut table = self.accepts.table;
+        let mut table = self.intake.accepts.table;
         table.restrict(allowed);
-        self.accepts = Accepted::new(table);
+        self.intake.accepts = Accepted::new(table);
     }
 
     pub(crate) fn new(accepts: Accepts) -> Self {
@@ -67,19 +74,21 @@ impl Sq {
             head: 0,
             stash: 0,
             state: sq_state::NEED_WAKEUP,
-            accepts: Accepted::new(accepts),
             batch: [[0; 4]; BATCH],
             batched: 0,
-            rejected: 0,
             doorbells: 0,
             skipped: 0,
-            op: RawOp {
-                sqe: [0; 16],
-                ops: ptr::null(),
-                framework: ptr::null(),
-                target: 0,
-                extra: [0; 2],
-                payload: RawPayload::EMPTY,
+            intake: Intake {
+                accepts: Accepted::new(accepts),
+                rejected: 0,
+                op: RawOp {
+                    sqe: [0; 16],
+                    ops: ptr::null(),
+                    framework: ptr::null(),
+                    target: 0,
+                    extra: [0; 2],
+                    payload: RawPayload::EMPTY,
+                },
             },
         }
     }
@@ -106,8 +115,8 @@ pub(crate) fn pass<H: Host>(ring: &Ring<H>, sq: &mut Sq, bound: u32) -> (u32, En
         ring.break_ring(OutOfWindow);
         return (0, End::Stopped);
     }
-    sq.op.framework = core::ptr::from_ref(ring).cast();
-    sq.op.ops = &Issuing::<H>::OPS;
+    sq.intake.op.framework = ptr::from_ref(ring).cast();
+    sq.intake.op.ops = &Issuing::<H>::OPS;
     let most = span.min(bound);
     let mut done = 0u32;
     let mut end = if most == span { End::Empty } else { End::Bound };
@@ -141,64 +150,77 @@ pub(crate) fn pass<H: Host>(ring: &Ring<H>, sq: &mut Sq, bound: u32) -> (u32, En
     (done, end)
 }
 
-/// Consumes up to `most` entries, as long as there are slots for them, a request, and room in the batch.
+/// Consumes up to `most` entries, as long as there are slots for them and room in the batch, and until one completes later or
+/// needs no completion.
 ///
 /// The path of every entry: slot, snapshot, parsed entry, operation, completion. Made twice: `WIDE` is whether entries have 128
 /// bytes or completions 32, so that the ordinary ring need not ask at each entry.
 fn stretch<const WIDE: bool, H: Host>(ring: &Ring<H>, sq: &mut Sq, most: u32) -> u32 {
-    let room = u32::try_from(BATCH.wrapping_sub(sq.batched)).unwrap_or(0);
     let (wide, wide_cqe) = (WIDE && ring.geometry.sqe128, WIDE && ring.geometry.cqe32);
+    let intake = &mut sq.intake;
     // The second half of a 128-byte entry counts too: no such entry is bare.
-    let bare = if wide { 0 } else { sq.accepts.bare };
-    // In locals: a driver's call may not write them, but the compiler cannot know.
-    let (first, mut head, mut batched) = (sq.head, sq.head, sq.batched);
-    let end = head.wrapping_add(most.min(sq.stash).min(room));
-    let mut given_back = 0u32;
-    while head != end {
-        let snapshot = Snapshot::take(&ring.mem, head, wide, &mut sq.op.sqe);
+    let bare = if wide { 0 } else { intake.accepts.bare };
+    // In a local: a driver's call may not write it, but the compiler cannot know.
+    let mut head = sq.head;
+    let room = sq.batch.get_mut(sq.batched..).unwrap_or_default();
+    let most = ix(most.min(sq.stash)).min(room.len());
+    let places = room.get_mut(..most).unwrap_or_default();
+    let mut without = 0u32;
+    for place in places {
+        let words = ring.mem.copy_sqe(head);
+        let [word0, _, _, _, user_data, ..] = words;
+        let res = if is_bare(&words, bare) {
+            let [op0, _, _, _, op4, ..] = &mut intake.op.sqe;
+            (*op0, *op4) = (word0, user_data);
+            issue(ring, intake)
+        } else {
+            let (first, last) = intake.op.sqe.split_at_mut(8);
+            first.copy_from_slice(&words);
+            if wide {
+                last.copy_from_slice(&ring.mem.copy_sqe_tail(head));
+            }
+            general(ring, intake, wide)
+        };
         head = head.wrapping_add(1);
-        let words = snapshot.words();
-        let [_, _, _, _, user_data, ..] = words;
-        let res = if is_bare(&words, bare) { issue(ring, sq) } else { general(ring, sq, wide) };
         if res < LEAST {
+            without = 1;
             if res == SKIPPED {
                 // Its slot goes back where it came from.
-                given_back = given_back.wrapping_add(1);
-                continue;
+                sq.stash = sq.stash.saturating_add(1);
+                sq.skipped = sq.skipped.wrapping_add(1);
             }
             // Deferred: the slot and the request that was set aside went with it.
             break;
         }
-        let Some([a, b, c, d]) = sq.batch.get_mut(batched) else { break };
+        let [a, b, c, d] = place;
         [*a, *b] = Cqe { user_data, res, flags: 0 }.to_words();
         if wide_cqe {
-            [*c, *d] = core::mem::take(&mut sq.op.extra);
+            [*c, *d] = core::mem::take(&mut intake.op.extra);
         }
-        batched = batched.wrapping_add(1);
     }
-    let consumed = head.wrapping_sub(first);
+    let consumed = head.wrapping_sub(sq.head);
     sq.head = head;
-    sq.batched = batched;
-    sq.stash = sq.stash.saturating_sub(consumed).saturating_add(given_back);
-    sq.skipped = sq.skipped.wrapping_add(given_back.into());
+    sq.batched = sq.batched.wrapping_add(ix(consumed.wrapping_sub(without)));
+    sq.stash = sq.stash.saturating_sub(consumed);
     consumed
 }
 
 /// What [`general`] says of a success that nobody wants to hear of. No result is this: errors are above -4096.
 const SKIPPED: i32 = i32::MIN + 1;
 
-/// An entry that is more than its opcode. It is in `sq.op`, which is private: reading it again is no second look at the slot.
+/// An entry that is more than its opcode. It is in `intake.op`, which is private: reading it again is no second look at the slot.
 #[inline(never)]
-fn general<H: Host>(ring: &Ring<H>, sq: &mut Sq, wide: bool) -> i32 {
-    let snapshot = Snapshot::of_words(&sq.op.sqe);
+fn general<H: Host>(ring: &Ring<H>, intake: &mut Intake, wide: bool) -> i32 {
+    let snapshot = Snapshot::of_words(&intake.op.sqe);
     let [word0, ..] = snapshot.words();
-    let res = match Parsed::new(snapshot, &sq.accepts.table, wide) {
-        Ok(parsed) if parsed.is_plain() => issue(ring, sq),
-        Ok(parsed) => special(ring, sq, &parsed),
-        Err(errno) => reject(sq, errno),
+    let res = match Parsed::new(snapshot, &intake.accepts.table, wide) {
+        Ok(parsed) if parsed.is_plain() => issue(ring, intake),
+        Ok(parsed) => special(ring, intake, &parsed),
+        Err(errno) => reject(intake, errno),
     };
+    intake.op.sqe = [0; 16];
     if word0 & SKIP_SUCCESS != 0 && res >= 0 {
-        sq.op.extra = [0; 2];
+        intake.op.extra = [0; 2];
         return SKIPPED;
     }
     res
@@ -215,7 +237,7 @@ fn flush<H: Host>(ring: &Ring<H>, sq: &mut Sq) {
         }
         let stats = &mut cq.stats;
         stats.entries = stats.entries.wrapping_add(sq.head.wrapping_sub(cq.sq_head).into());
-        stats.rejected = stats.rejected.wrapping_add(core::mem::take(&mut sq.rejected));
+        stats.rejected = stats.rejected.wrapping_add(core::mem::take(&mut sq.intake.rejected));
         stats.doorbells = stats.doorbells.wrapping_add(core::mem::take(&mut sq.doorbells));
         stats.skipped = stats.skipped.wrapping_add(core::mem::take(&mut sq.skipped));
         cq.sq_head = sq.head;

@@ -26,6 +26,12 @@ pub struct Parts {
     pub cqe32: bool,
 }
 
+/// What an entry is made of: one of these, or two.
+const UNIT: usize = size_of::<[AtomicU64; 8]>();
+
+/// What a completion is made of: one of these, or two.
+const CQE_UNIT: usize = size_of::<[AtomicU64; 2]>();
+
 /// One mapping of a ring's two regions.
 ///
 /// Indices are masked here with a private mask (IDX-1), so no index can leave its array. All access is by atomic
@@ -40,10 +46,10 @@ pub struct Mapped {
     offsets: SqOffsets,
     sq_mask: u32,
     cq_mask: u32,
-    /// 64-byte units of an entry: 1 or 2.
-    sqe_units: usize,
-    /// 16-byte units of a completion: 1 or 2.
-    cqe_units: usize,
+    /// Bytes of an entry: 64 or 128.
+    sqe_bytes: usize,
+    /// Bytes of a completion: 16 or 32.
+    cqe_bytes: usize,
 }
 
 // SAFETY: the pointers are to shared mappings that outlive the value (contract of `new`); all access is atomic.
@@ -76,8 +82,8 @@ impl Mapped {
             offsets: parts.offsets,
             sq_mask: parts.sq_entries.wrapping_sub(1),
             cq_mask: parts.cq_entries.wrapping_sub(1),
-            sqe_units: 1 + parts.sqe128 as usize,
-            cqe_units: 1 + parts.cqe32 as usize,
+            sqe_bytes: if parts.sqe128 { 2 * UNIT } else { UNIT },
+            cqe_bytes: if parts.cqe32 { 2 * CQE_UNIT } else { CQE_UNIT },
         }
     }
 
@@ -112,10 +118,10 @@ impl Mapped {
     /// The `unit`th (0 or 1) 64 bytes of the entry at `index`.
     #[inline]
     fn sqe(&self, index: u32, unit: usize) -> &[AtomicU64; 8] {
-        let slot = (index & self.sq_mask) as usize * self.sqe_units;
+        let slot = (index & self.sq_mask) as usize * self.sqe_bytes;
         // SAFETY: the masked index is below sq_entries, and `unit` below the units of an entry (the callers check),
         // so the place lies inside the array (contract of `new`).
-        let sqe = unsafe { self.sqes.add(slot + unit) };
+        let sqe = unsafe { self.sqes.byte_add(slot + unit * UNIT) };
         // SAFETY: as in `user_word`.
         unsafe { sqe.as_ref() }
     }
@@ -123,9 +129,9 @@ impl Mapped {
     /// The `unit`th (0 or 1) 16 bytes of the completion at `index`.
     #[inline]
     fn cqe(&self, index: u32, unit: usize) -> &[AtomicU64; 2] {
-        let slot = (index & self.cq_mask) as usize * self.cqe_units;
+        let slot = (index & self.cq_mask) as usize * self.cqe_bytes;
         // SAFETY: as in `sqe`, with cq_entries.
-        let cqe = unsafe { self.cqes.add(slot + unit) };
+        let cqe = unsafe { self.cqes.byte_add(slot + unit * CQE_UNIT) };
         // SAFETY: as in `kernel_word`.
         unsafe { cqe.as_ref() }
     }
@@ -201,14 +207,14 @@ impl KernelMem for Mapped {
 
     #[inline]
     fn copy_sqe_tail(&self, index: u32) -> [u64; 8] {
-        if self.sqe_units == 2 { load8(self.sqe(index, 1)) } else { [0; 8] }
+        if self.sqe_bytes > UNIT { load8(self.sqe(index, 1)) } else { [0; 8] }
     }
 
     #[inline]
     fn write_cqe(&self, index: u32, words: [u64; 4]) {
         let [a, b, c, d] = words;
         store2(self.cqe(index, 0), [a, b]);
-        if self.cqe_units == 2 {
+        if self.cqe_bytes > CQE_UNIT {
             store2(self.cqe(index, 1), [c, d]);
         }
     }
@@ -217,7 +223,7 @@ impl KernelMem for Mapped {
     fn write_cqes(&self, index: u32, cqes: &[[u64; 4]]) {
         let start = (index & self.cq_mask) as usize;
         let before_the_wrap = self.cq_mask as usize + 1 - start;
-        if self.cqe_units == 2 || cqes.len() > before_the_wrap {
+        if self.cqe_bytes > CQE_UNIT || cqes.len() > before_the_wrap {
             return write_each(self, index, cqes);
         }
         // SAFETY: start is below cq_entries, so the place is inside the array (contract of `new`).
@@ -261,7 +267,7 @@ impl UserMem for Mapped {
 
     #[inline]
     fn write_sqe_tail(&self, index: u32, words: [u64; 8]) {
-        if self.sqe_units == 2 {
+        if self.sqe_bytes > UNIT {
             store8(self.sqe(index, 1), words);
         }
     }
@@ -269,7 +275,7 @@ impl UserMem for Mapped {
     #[inline]
     fn read_cqe(&self, index: u32) -> [u64; 4] {
         let [a, b] = load2(self.cqe(index, 0));
-        let [c, d] = if self.cqe_units == 2 { load2(self.cqe(index, 1)) } else { [0; 2] };
+        let [c, d] = if self.cqe_bytes > CQE_UNIT { load2(self.cqe(index, 1)) } else { [0; 2] };
         [a, b, c, d]
     }
 
