@@ -2,8 +2,9 @@
 //! The Rust half of sq_null.ko: the driver crate `sq-null`, as a C table.
 #![no_std]
 
+mod panic;
+
 use core::ffi::c_void;
-use core::panic::PanicInfo;
 
 use sq_driver::abi::Table;
 use sq_null::Null;
@@ -20,15 +21,4 @@ extern "C" fn sq_null_table() -> *const Table {
 #[unsafe(no_mangle)]
 extern "C" fn sq_null_data() -> *const c_void {
     (&raw const NULL).cast()
-}
-
-unsafe extern "C" {
-    fn sq_panic(file: *const u8, len: usize, line: u32) -> !;
-}
-
-#[panic_handler]
-fn panic(info: &PanicInfo<'_>) -> ! {
-    let (file, line) = info.location().map_or(("?", 0), |at| (at.file(), at.line()));
-    // SAFETY: the bytes of a str; the function prints them and does not return.
-    unsafe { sq_panic(file.as_ptr(), file.len(), line) }
 }

@@ -61,5 +61,4 @@ unsafe extern "C" {
     pub(crate) fn sq_poll_busy(turn: *mut Turn) -> bool;
     pub(crate) fn sq_poll_relax(turn: *mut Turn);
     pub(crate) fn sq_poll_leaves(turn: *mut Turn) -> bool;
-    pub(crate) fn sq_panic(file: *const u8, len: usize, line: u32) -> !;
 }

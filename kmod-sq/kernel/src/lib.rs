@@ -42,12 +42,5 @@ mod edge;
 mod ffi;
 mod host;
 mod lock;
-
-use core::panic::PanicInfo;
-
-#[panic_handler]
-fn panic(info: &PanicInfo<'_>) -> ! {
-    let (file, line) = info.location().map_or(("?", 0), |at| (at.file(), at.line()));
-    // SAFETY: the bytes of a str; the function prints them and does not return.
-    unsafe { ffi::sq_panic(file.as_ptr(), file.len(), line) }
-}
+#[path = "../panic.rs"]
+mod panic;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a guest is tested with: load, use, unload, and a look at dmesg after each step.
 //!
-//! To add a test: a conformance test in tests/ runs here by itself. Anything else is one more `Job` in [`jobs`];
-//! exit code 0 passes, 77 skips.
+//! To add a test: a conformance test in tests/, or a test of a driver in [`PACKAGES`], runs here by itself. Anything else is
+//! one more `Job` in [`jobs`]; exit code 0 passes, 77 skips.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -21,6 +21,8 @@ use crate::test::host::skips;
 /// A whole test program; TCG is some ten times slower than the host.
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(300);
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+/// The packages whose integration tests run on the devices.
+const PACKAGES: [&str; 2] = ["sq-conformance", "sq-ram"];
 /// liburing's convention, and automake's.
 const SKIPPED: i32 = 77;
 
@@ -45,8 +47,16 @@ pub(crate) fn run(ctx: &Ctx, kernel: Kernel, programs: &[PathBuf]) -> Result<Sum
     Ok(summarise(kernel, &results.jobs))
 }
 
+/// sq_ram.ko with the parameters that its tests want, rounded up to whole pages, after some that it refuses.
+const RELOAD_RAM: &str = "rmmod sq_ram || exit 1
+for bad in bytes=0 bytes=99999999999 mode=01777; do
+    ! insmod /lib/modules/sq_ram.ko $bad 2>/dev/null || exit 1
+done
+insmod /lib/modules/sq_ram.ko bytes=61441 mode=0640 && [ $(stat -c %a /dev/sqram) = 640 ]";
+
 /// Everything after the modules are loaded.
 fn jobs(guest: &mut Guest, loaded: &[String], programs: &[PathBuf]) -> Result<()> {
+    guest.jobs.push(Job::new("parameters of sq_ram", RELOAD_RAM.to_owned(), STEP_TIMEOUT));
     for program in programs {
         let path = guest.files.add_program(program)?;
         let name = program.file_name().unwrap_or_default().to_string_lossy();
@@ -67,10 +77,13 @@ fn jobs(guest: &mut Guest, loaded: &[String], programs: &[PathBuf]) -> Result<()
     Ok(())
 }
 
-/// The conformance suite's test programs, built for this host.
+/// The test programs of [`PACKAGES`], built for this host.
 pub(crate) fn conformance_programs(ctx: &Ctx) -> Result<Vec<PathBuf>> {
     let mut cargo = Command::new("cargo");
-    cargo.args(["test", "--no-run", "--quiet", "-p", "sq-conformance", "--message-format=json"]).current_dir(&ctx.root);
+    cargo.args(["test", "--no-run", "--quiet", "--message-format=json"]).current_dir(&ctx.root);
+    for package in PACKAGES {
+        cargo.args(["-p", package]);
+    }
     let output = cargo.output().context("cannot run cargo")?;
     if !output.status.success() {
         bail!("building the conformance suite failed:\n{}", tail(&String::from_utf8_lossy(&output.stderr), 60));

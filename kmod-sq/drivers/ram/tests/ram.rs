@@ -1,25 +1,45 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The ram driver, through a ring.
+//! The ram driver, through a ring: in this process, or with SQ_BACKEND=device the loaded one.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use liburing_shm::opcode::{Fsync, LentFd, Read, ReadFixed, Readv, Target, Write, WriteFixed, Writev};
 use liburing_shm::{Backend, Entry, Errno, RawEntry, Ring, SqeFlags};
 use sq_uapi::SqIovec;
 
+/// The guest loads the module with as many.
 const SIZE: usize = 64 << 10;
 const END: u64 = SIZE as u64;
 const BUFFER: u32 = 16 << 10;
 
+/// A store for one test.
+struct Ram {
+    backend: Backend,
+    /// There is one loaded store, and the tests take turns.
+    _turn: Option<MutexGuard<'static, ()>>,
+}
+
+impl Ram {
+    fn new() -> Self {
+        static TURN: Mutex<()> = Mutex::new(());
+        if std::env::var_os("SQ_BACKEND").is_none_or(|value| value != "device") {
+            let backend = Backend::embedded(sq_ram::Ram::in_process(SIZE).unwrap()).unwrap();
+            return Self { backend, _turn: None };
+        }
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let ram = Self { backend: Backend::device("/dev/sqram"), _turn: Some(turn) };
+        assert_eq!(ram.bench().write(0, &[0; SIZE], NONE), Ok(END as u32));
+        ram
+    }
+
+    fn bench(&self) -> Bench {
+        Bench(Ring::builder(16).pool(2, BUFFER).build(&self.backend).unwrap())
+    }
+}
+
 struct Bench(Ring);
 
 impl Bench {
-    fn new() -> Self {
-        Self::on(&Backend::embedded(sq_ram::Ram::in_process(SIZE).unwrap()).unwrap())
-    }
-
-    fn on(backend: &Backend) -> Self {
-        Self(Ring::builder(16).pool(2, BUFFER).build(backend).unwrap())
-    }
-
     fn entry(&mut self, entry: impl Into<RawEntry>) -> Result<u32, Errno> {
         // SAFETY: every caller's memory stays until this has reaped the completion.
         unsafe { self.0.submission().push_raw(entry.into().user_data(7)) }.unwrap();
@@ -50,7 +70,8 @@ const NONE: SqeFlags = SqeFlags::empty();
 
 #[test]
 fn fresh_memory_is_zero_and_keeps_what_is_written() {
-    let mut bench = Bench::new();
+    let ram = Ram::new();
+    let mut bench = ram.bench();
     let mut all = vec![1u8; SIZE];
     assert_eq!(bench.read(0, &mut all, NONE), Ok(END as u32));
     assert!(all.iter().all(|&byte| byte == 0));
@@ -65,7 +86,8 @@ fn fresh_memory_is_zero_and_keeps_what_is_written() {
 
 #[test]
 fn the_end_is_where_it_is() {
-    let mut bench = Bench::new();
+    let ram = Ram::new();
+    let mut bench = ram.bench();
     let (mut to, from) = ([0u8; 32], [9u8; 32]);
     for flags in [NONE, SqeFlags::ASYNC] {
         // (offset, what a read of 32 bytes gives, what a write of 32 bytes gives)
@@ -96,7 +118,8 @@ fn the_end_is_where_it_is() {
 
 #[test]
 fn vectors_are_transferred_in_order_and_cut_at_the_end() {
-    let mut bench = Bench::new();
+    let ram = Ram::new();
+    let mut bench = ram.bench();
     let iovec =
         |bytes: &mut [u8]| SqIovec { base: bytes.as_mut_ptr().expose_provenance() as u64, len: bytes.len() as u64 };
     let (mut a, mut b, mut c) = (*b"abc", *b"", *b"defgh");
@@ -112,7 +135,8 @@ fn vectors_are_transferred_in_order_and_cut_at_the_end() {
 
 #[test]
 fn the_rings_own_buffers() {
-    let mut bench = Bench::new();
+    let ram = Ram::new();
+    let mut bench = ram.bench();
     let pool = bench.pool();
     pool.write(0, 5, b"pooled").unwrap();
     let fixed = |entry: Entry| RawEntry::from(entry);
@@ -130,7 +154,8 @@ fn the_rings_own_buffers() {
 
 #[test]
 fn a_bad_address_is_refused() {
-    let mut bench = Bench::new();
+    let ram = Ram::new();
+    let mut bench = ram.bench();
     let null = std::ptr::without_provenance_mut::<u8>(8);
     assert_eq!(bench.entry(Read::new(Target::Device, null, 8).build()), Err(Errno::EFAULT));
     assert_eq!(bench.entry(Write::new(Target::Device, null, 8).build()), Err(Errno::EFAULT));
@@ -142,9 +167,9 @@ fn a_bad_address_is_refused() {
 
 #[test]
 fn two_rings_share_the_store() {
-    let backend = Backend::embedded(sq_ram::Ram::in_process(SIZE).unwrap()).unwrap();
-    assert_eq!(backend.query().unwrap().target_bytes, END);
-    let (mut one, mut two) = (Bench::on(&backend), Bench::on(&backend));
+    let ram = Ram::new();
+    assert_eq!(ram.backend.query().unwrap().target_bytes, END);
+    let (mut one, mut two) = (ram.bench(), ram.bench());
     assert_eq!(one.write(1, b"across", NONE), Ok(6));
     let mut back = [0u8; 6];
     assert_eq!(two.read(1, &mut back, NONE), Ok(6));
@@ -161,7 +186,8 @@ fn sizes_that_cannot_be() {
 /// Every operation is done twice: through the ring, and on a plain vector that knows nothing of rings.
 #[test]
 fn two_thousand_random_operations_agree_with_a_vector() {
-    let mut bench = Bench::new();
+    let ram = Ram::new();
+    let mut bench = ram.bench();
     let pool = bench.pool();
     let mut model = vec![0u8; SIZE];
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
