@@ -34,15 +34,18 @@ fn ring() -> Result<(), Box<dyn Error>> {
             reap(&mut ring)
         })?;
     }
-    phases("ring", |at: &mut Phases| {
-        push(&mut ring, 32);
-        at.pushed();
-        enter(&mut ring);
-        at.entered();
-        let reaped = reap(&mut ring);
-        at.reaped();
-        reaped
-    })
+    for batch in [1, 32] {
+        phases("ring", batch, |at: &mut Phases| {
+            push(&mut ring, batch);
+            at.pushed();
+            enter(&mut ring);
+            at.entered();
+            let reaped = reap(&mut ring);
+            at.reaped();
+            reaped
+        })?;
+    }
+    Ok(())
 }
 
 #[inline(always)]
@@ -77,15 +80,18 @@ fn bare_ring() -> Result<(), Box<dyn Error>> {
             ring.reap()
         })?;
     }
-    phases("base-ring", |at: &mut Phases| {
-        (0..32).for_each(|n| ring.push(n));
-        at.pushed();
-        ring.enter();
-        at.entered();
-        let reaped = ring.reap();
-        at.reaped();
-        reaped
-    })
+    for batch in [1, 32] {
+        phases("base-ring", batch, |at: &mut Phases| {
+            (0..batch).for_each(|n| ring.push(n.into()));
+            at.pushed();
+            ring.enter();
+            at.entered();
+            let reaped = ring.reap();
+            at.reaped();
+            reaped
+        })?;
+    }
+    Ok(())
 }
 
 fn one() -> Result<(), Box<dyn Error>> {

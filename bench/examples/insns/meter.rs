@@ -89,12 +89,12 @@ impl Phases {
     }
 }
 
-/// Where the instructions of a round of 32 operations go.
-pub(crate) fn phases(door: &str, mut round: impl FnMut(&mut Phases) -> u32) -> Result<(), Box<dyn Error>> {
+/// Where the instructions of a round of `batch` operations go.
+pub(crate) fn phases(door: &str, batch: u32, mut round: impl FnMut(&mut Phases) -> u32) -> Result<(), Box<dyn Error>> {
     let mut parts: [Vec<u64>; 3] = Default::default();
     for _ in 0..CHUNKS {
         let mut at = Phases { start: now(), ..Phases::default() };
-        if round(&mut at) != 32 {
+        if round(&mut at) != batch {
             return Err("an operation of the round failed".into());
         }
         parts[0].push(at.pushed - at.start);
@@ -103,7 +103,7 @@ pub(crate) fn phases(door: &str, mut round: impl FnMut(&mut Phases) -> u32) -> R
     }
     for (part, samples) in ["build+push", "enter", "reap"].into_iter().zip(parts) {
         let count = least(samples)? - overhead()?;
-        println!("where {door},{part},{:.1}", count as f64 / 32.0);
+        println!("where {door},{batch},{part},{:.1}", count as f64 / f64::from(batch));
     }
     Ok(())
 }

@@ -84,7 +84,7 @@ impl Counts {
 /// What one boot measured.
 struct Measured {
     counts: Counts,
-    /// Queue, and the parts of its round of 32.
+    /// Queue, batch, part of its round, and what that takes.
     phases: Vec<String>,
     notes: String,
 }
@@ -174,7 +174,7 @@ fn table(release: &str, gate: &Measured, beside: &Counts) -> String {
             let _ = writeln!(text, "{door:16}{batch:>6}{:>12}{:>12}", cell(&gate.counts), cell(beside));
         }
     }
-    let _ = writeln!(text, "\nwhere, at batch 32");
+    let _ = writeln!(text, "\nwhere");
     for phase in &gate.phases {
         let _ = writeln!(text, "{}", phase.split(',').map(|cell| format!("{cell:<14}")).collect::<String>().trim_end());
     }
