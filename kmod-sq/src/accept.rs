@@ -12,53 +12,60 @@ use crate::ix;
 use crate::parse::{Bytes, Parsed};
 use crate::ring::{Mode, Ring};
 
-/// Works out the segments of an operation, which is `sqe`, from where its bytes are.
+/// Works out the segments of an operation, which is `sqe`, from where its bytes are. `pool` finds a part of a buffer, by index,
+/// offset and length; `copy_in` fills bytes from a user address.
 #[expect(clippy::as_conversions, reason = "fields are cut out of words by truncation")]
-pub(crate) fn payload<H: Host>(
-    ring: &Ring<H>,
+pub(crate) fn payload(
     bytes: Bytes,
     sqe: &[u64; 16],
     payload: &mut RawPayload,
+    pool: impl FnOnce(u16, u64, u32) -> Option<u64>,
+    copy_in: impl FnOnce(&mut [u8], u64) -> Result<(), Errno>,
 ) -> Result<(), Errno> {
     let [_, _, addr, w3, _, w5, ..] = *sqe;
     let (len, index) = (w3 as u32, w5 as u16);
     (payload.kind, payload.nr, payload.at, payload.passed, payload.left) = (PAYLOAD_USER, 0, 0, 0, 0);
     if bytes == Bytes::Vector {
-        return vector(ring, addr, len, payload);
+        return vector(addr, len, payload, copy_in);
     }
     if len > limit::TRANSFER_BYTES {
         return Err(Errno::EINVAL);
     }
     let addr = if bytes == Bytes::Pool {
         payload.kind = PAYLOAD_POOL;
-        let offset = ring.geometry.pool_offset(index, addr, len).ok_or(Errno::EFAULT)?;
-        (ring.pool as u64).checked_add(offset).ok_or(Errno::EFAULT)?
+        pool(index, addr, len).ok_or(Errno::EFAULT)?
     } else {
         addr.checked_add(u64::from(len)).ok_or(Errno::EFAULT)?;
         addr
     };
     let [first, ..] = &mut payload.segments;
-    *first = Segment { addr, len: u64::from(len) };
+    first.write(Segment { addr, len: u64::from(len) });
     payload.nr = 1;
     payload.left = u64::from(len);
     Ok(())
 }
 
 /// Copies a vector in, once, and checks the copy.
-fn vector<H: Host>(ring: &Ring<H>, addr: u64, count: u32, payload: &mut RawPayload) -> Result<(), Errno> {
+fn vector(
+    addr: u64,
+    count: u32,
+    payload: &mut RawPayload,
+    copy_in: impl FnOnce(&mut [u8], u64) -> Result<(), Errno>,
+) -> Result<(), Errno> {
     let count_u = ix(count);
     if count_u > MAX_SEGMENTS {
         return Err(Errno::EINVAL);
     }
     let mut vector = [SqIovec::default(); MAX_SEGMENTS];
-    let bytes = size_of::<SqIovec>().saturating_mul(count_u);
-    // SAFETY: the array has MAX_SEGMENTS >= count elements, any bytes are a value of them.
-    unsafe { ring.host.copy_from_user(vector.as_mut_ptr().cast(), addr, bytes) }?;
+    let len = size_of::<SqIovec>().saturating_mul(count_u);
+    // SAFETY: the array has MAX_SEGMENTS >= count elements without padding, and any bytes are a value of them.
+    let bytes = unsafe { core::slice::from_raw_parts_mut(vector.as_mut_ptr().cast(), len) };
+    copy_in(bytes, addr)?;
     let mut total = 0u64;
     for (segment, piece) in payload.segments.iter_mut().zip(vector).take(count_u) {
         piece.base.checked_add(piece.len).ok_or(Errno::EFAULT)?;
         total = total.checked_add(piece.len).ok_or(Errno::EINVAL)?;
-        *segment = Segment { addr: piece.base, len: piece.len };
+        segment.write(Segment { addr: piece.base, len: piece.len });
     }
     if total > u64::from(limit::TRANSFER_BYTES) {
         return Err(Errno::EINVAL);

@@ -84,7 +84,10 @@ pub(crate) fn special<H: Host>(ring: &Ring<H>, intake: &mut Intake, parsed: &Par
 /// Finds the bytes and the file that an operation is on.
 fn found<H: Host>(ring: &Ring<H>, op: &mut RawOp, parsed: &Parsed) -> Result<(), Errno> {
     if parsed.bytes() != Bytes::None {
-        accept::payload(ring, parsed.bytes(), &op.sqe, &mut op.payload)?;
+        let pool = |index, off, len| widen(ring.pool).checked_add(ring.geometry.pool_offset(index, off, len)?);
+        // SAFETY: a slice is writable for its length.
+        let copy_in = |dst: &mut [u8], addr| unsafe { ring.host.copy_from_user(dst.as_mut_ptr(), addr, dst.len()) };
+        accept::payload(parsed.bytes(), &op.sqe, &mut op.payload, pool, copy_in)?;
     }
     if parsed.target() && ring.driver.files() {
         let file = accept::file(ring, parsed)?;
@@ -101,6 +104,11 @@ impl<H: Host> Issuing<H> {
 
     pub(crate) const OPS: OpOps =
         OpOps { defer: defer::<H>, copy_from_user: copy_from_user::<H>, copy_to_user: copy_to_user::<H> };
+}
+
+#[expect(clippy::as_conversions, reason = "usize has 64 bits here: the same number")]
+const fn widen(address: usize) -> u64 {
+    address as u64
 }
 
 #[expect(clippy::as_conversions, reason = "a byte is cut out of a word by truncation")]

@@ -44,6 +44,7 @@ mod accept;
 pub mod call;
 mod cancel;
 mod cq;
+mod door;
 mod drain;
 mod enter;
 mod geometry;
@@ -59,6 +60,7 @@ pub mod snapshot;
 mod sq;
 mod sync;
 
+pub use door::{Caller, Doors};
 pub use geometry::Geometry;
 pub use host::{Abilities, Host, HostFile, Lock, Notify, Waited};
 pub use poll::{Polled, Poller};

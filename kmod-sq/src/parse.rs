@@ -248,6 +248,13 @@ impl Accepts {
         Self { opcodes: opcodes | 1 << op::ASYNC_CANCEL, target_mask: if files { 0 } else { FD | FIXED } }
     }
 
+    /// As [`Accepts::new`], for one entry by itself: nothing is linked to it, comes before it or reads its completion, and it has
+    /// no registered files.
+    pub(crate) const fn alone(opcodes: u64, files: bool) -> Self {
+        let refused = widen8(!sqe_flags::ASYNC) << 8;
+        Self { opcodes, target_mask: Self::new(opcodes, files).target_mask | refused }
+    }
+
     /// Bit n: opcode n is accepted.
     #[must_use]
     pub const fn opcodes(&self) -> u64 {

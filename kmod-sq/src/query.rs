@@ -29,7 +29,7 @@ pub fn query(driver: &Bound, home: &Abilities, query: &SqQuery) -> Result<SqQuer
         flags: 0,
         abi_version: ABI_VERSION,
         sqe_flags: u32::from(sqe_flags::ASYNC | sqe_flags::CQE_SKIP_SUCCESS | fixed_file),
-        features: features::KERNEL_RDONLY | features::BUF_POOL | files | home.features,
+        features: features::KERNEL_RDONLY | features::ISSUE | features::BUF_POOL | files | home.features,
         setup_flags: home.setup_flags,
         enter_flags: home.enter_flags,
         opcodes: Accepts::new(driver.opcodes(), driver.files()).opcodes(),

@@ -75,6 +75,7 @@ impl<H: Host> Ring<H> {
                 let allowed: u64 = self.one(reg)?;
                 // The table belongs to the drain owner. An ENTER that runs meanwhile is in the way: try again.
                 let mut owner = self.own().ok_or(Errno::EBUSY)?;
+                self.allow(allowed);
                 owner.restrict(allowed);
                 if let Some(back) = owner.release() {
                     back.abandon();

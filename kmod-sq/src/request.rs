@@ -283,7 +283,7 @@ impl<H: Host> Slot<H> {
 
     pub(crate) fn new(index: usize) -> Self {
         Self {
-            raw: UnsafeCell::new(RawRequest { ops: &Self::OPS, id: 0, target: 0, payload: RawPayload::EMPTY }),
+            raw: UnsafeCell::new(RawRequest { ops: &Self::OPS, id: 0, target: 0, payload: RawPayload::empty() }),
             ring: UnsafeCell::new(ptr::null()),
             index: u32::try_from(index).unwrap_or(NONE),
         }

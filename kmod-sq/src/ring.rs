@@ -2,7 +2,7 @@
 //! A ring: its parts, its life, and completion from anywhere.
 
 use core::ptr::NonNull;
-use core::sync::atomic::AtomicPtr;
+use core::sync::atomic::{AtomicPtr, AtomicU64};
 
 use sq_driver::Bound;
 use sq_uapi::consts::{features, sq_state};
@@ -60,6 +60,8 @@ pub struct Ring<H: Host> {
     pub(crate) issuing: Issuing<H>,
     /// Who is the drain owner: see [`drain`](crate::drain).
     pub(crate) drain: AtomicU32,
+    /// Bit n: opcode n has not been given up. For other doors of the ring's file; the drain owner has its own copy.
+    allowed: AtomicU64,
     /// [`stop`]'s bits.
     stop: AtomicU32,
     /// References: the home's, and one for each request in flight.
@@ -97,6 +99,7 @@ impl<H: Host> Ring<H> {
             sq: OwnedCell::new(Sq::new(Accepts::new(driver.opcodes(), driver.files()))),
             issuing: Issuing::new(),
             drain: AtomicU32::new(crate::drain::FREE),
+            allowed: AtomicU64::new(u64::MAX),
             stop: AtomicU32::new(if geometry.disabled { stop::DISABLED } else { 0 }),
             refs: AtomicUsize::new(1),
             this: AtomicPtr::new(core::ptr::null_mut()),
@@ -122,12 +125,22 @@ impl<H: Host> Ring<H> {
     pub fn features(geometry: &Geometry, driver: &Bound) -> u64 {
         let pool = if geometry.pool.size > 0 { features::BUF_POOL } else { 0 };
         let files = if driver.files() { features::FILES } else { 0 };
-        features::KERNEL_RDONLY | pool | files | H::ABILITIES.features
+        features::KERNEL_RDONLY | features::ISSUE | pool | files | H::ABILITIES.features
     }
 
     /// Whether user space moved an index out of its window.
     pub fn is_broken(&self) -> bool {
         self.stopped() & stop::BROKEN != 0
+    }
+
+    /// The opcodes that the ring's file has not given up, for other doors than the ring (SEC-3).
+    pub fn allowed(&self) -> u64 {
+        // Relaxed: whoever gives an opcode up and then has another thread try it orders the two.
+        self.allowed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn allow(&self, opcodes: u64) {
+        self.allowed.fetch_and(opcodes, Ordering::Relaxed);
     }
 
     pub(crate) fn stopped(&self) -> u32 {

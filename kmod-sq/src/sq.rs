@@ -87,7 +87,7 @@ impl Sq {
                     framework: ptr::null(),
                     target: 0,
                     extra: [0; 2],
-                    payload: RawPayload::EMPTY,
+                    payload: RawPayload::empty(),
                 },
             },
         }

@@ -41,6 +41,7 @@
 mod backend;
 mod builder;
 mod call;
+mod device;
 mod entry;
 mod error;
 pub mod opcode;
@@ -52,6 +53,7 @@ mod submitter;
 
 pub use backend::Backend;
 pub use builder::Builder;
+pub use device::Device;
 pub use entry::{Completion, Entry, RawEntry};
 pub use error::{Error, PushError};
 pub use pool::Pool;

@@ -12,6 +12,8 @@ use sq_uapi::structs::Argument;
 use sq_uapi::{Errno, SqCancel, SqEnter, SqQuiesce, SqRegister, SqSetup, SqStats, ioctl};
 
 use crate::call::bytes_of_mut;
+use crate::device::issue;
+use crate::entry::Entry;
 use crate::error::Error;
 use crate::pool::Pool;
 use crate::queue::Shared;
@@ -90,6 +92,16 @@ impl Submitter {
     /// ring is broken, `ESHUTDOWN` if it was quiesced.
     pub fn wait(&self, wait: &Wait) -> Result<u32, Error> {
         Self::enter(&self.0, wait)
+    }
+
+    /// Issues one entry past the queues, and waits for its result: [`Device::issue`](crate::Device::issue), with the opcodes that this
+    /// ring allows.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn issue(&self, entry: &Entry) -> Result<u32, Errno> {
+        issue(&*self.0.door, entry)
     }
 
     /// Registers files: from then on index n of them is [`Target::Fixed`](crate::opcode::Target::Fixed)`(n)`. The ring has its own

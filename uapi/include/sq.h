@@ -234,6 +234,7 @@ struct sq_setup {
 #define SQ_FEAT_BUF_POOL	(1ULL << 1)	/* there is a pool of buffers */
 #define SQ_FEAT_FILES		(1ULL << 2)	/* fd is used, files can be registered */
 #define SQ_FEAT_EMBEDDED	(1ULL << 3)	/* the kernel side is in this process */
+#define SQ_FEAT_ISSUE		(1ULL << 4)	/* SQ_IOC_ISSUE: one entry a call */
 
 /*
  * SQ_IOC_ENTER. A null argument is the bare doorbell.
@@ -387,6 +388,12 @@ struct sq_stats {
 #define SQ_IOC_QUIESCE		_IOC(_IOC_WRITE, SQ_IOC_MAGIC, 4, SQ_QUIESCE_SIZE_VER0)
 #define SQ_IOC_CANCEL		_IOC(_IOC_WRITE, SQ_IOC_MAGIC, 5, SQ_CANCEL_SIZE_VER0)
 #define SQ_IOC_STATS		_IOC(_IOC_READ | _IOC_WRITE, SQ_IOC_MAGIC, 6, SQ_STATS_SIZE_VER0)
+/*
+ * One struct sq_sqe, whose result is the call's: needs no ring. Also the cmd_op
+ * of an io_uring command (IORING_OP_URING_CMD), with the entry in the command's
+ * first 64 bytes (IORING_SETUP_SQE128), or its address in the first 8.
+ */
+#define SQ_IOC_ISSUE		_IOC(_IOC_WRITE, SQ_IOC_MAGIC, 7, 64)
 
 /*
  * The layout, asserted wherever this header is compiled.

@@ -107,6 +107,8 @@ pub mod features {
     pub const FILES: u64 = 1 << 2;
     /// The kernel side runs inside this process: no privilege boundary is crossed.
     pub const EMBEDDED: u64 = 1 << 3;
+    /// `SQ_IOC_ISSUE`: one entry a call, with or without a ring.
+    pub const ISSUE: u64 = 1 << 4;
 }
 
 /// `sq_enter.flags`.

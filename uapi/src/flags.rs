@@ -62,6 +62,8 @@ bitflags! {
         const FILES = features::FILES;
         /// The kernel side runs inside this process.
         const EMBEDDED = features::EMBEDDED;
+        /// One entry a call, with or without a ring.
+        const ISSUE = features::ISSUE;
     }
 
     /// `op_flags` of FSYNC.

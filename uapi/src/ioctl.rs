@@ -28,3 +28,5 @@ pub const QUIESCE: u32 = ioc(WRITE, 4, 32);
 pub const CANCEL: u32 = ioc(WRITE, 5, 40);
 /// `SQ_IOC_STATS`: the ring's counters.
 pub const STATS: u32 = ioc(READ | WRITE, 6, 104);
+/// `SQ_IOC_ISSUE`: one `struct sq_sqe`, whose result is the call's. Needs no ring. Also the `cmd_op` of an io_uring command.
+pub const ISSUE: u32 = ioc(WRITE, 7, 64);

@@ -6,6 +6,7 @@
 //! crate are made over it.
 
 use core::ffi::{c_char, c_void};
+use core::mem::MaybeUninit;
 
 /// Version of this boundary. The framework refuses a table of another version.
 pub const TABLE_VERSION: u32 = 1;
@@ -86,21 +87,25 @@ pub struct RawPayload {
     pub resv: u32,
     /// Bytes of that segment already passed.
     pub passed: u64,
-    /// The segments.
-    pub segments: [Segment; MAX_SEGMENTS],
+    /// The first `nr` are there.
+    pub segments: [MaybeUninit<Segment>; MAX_SEGMENTS],
 }
 
 impl RawPayload {
-    /// No payload.
-    pub const EMPTY: Self = Self {
-        kind: PAYLOAD_USER,
-        nr: 0,
-        left: 0,
-        at: 0,
-        resv: 0,
-        passed: 0,
-        segments: [Segment { addr: 0, len: 0 }; MAX_SEGMENTS],
-    };
+    /// No payload. A function, so that each use writes the few fields and leaves the segments alone.
+    #[inline]
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self {
+            kind: PAYLOAD_USER,
+            nr: 0,
+            left: 0,
+            at: 0,
+            resv: 0,
+            passed: 0,
+            segments: [const { MaybeUninit::uninit() }; MAX_SEGMENTS],
+        }
+    }
 }
 
 /// An operation being issued: `struct sq_op`. Valid until `issue` returns.

@@ -100,7 +100,9 @@ impl<'a> Payload<'a> {
     /// that user space can write, or are user addresses: see [`Payload::is_pool`].
     #[must_use]
     pub fn segments(&self) -> &[Segment] {
-        self.raw.segments.get(..self.raw.nr as usize).unwrap_or(&[])
+        let segments = self.raw.segments.get(..self.raw.nr as usize).unwrap_or(&[]);
+        // SAFETY: whoever made the payload has written the first `nr` segments, and only it writes `nr`.
+        unsafe { core::slice::from_raw_parts(segments.as_ptr().cast(), segments.len()) }
     }
 
     /// Copies the next bytes to private memory.

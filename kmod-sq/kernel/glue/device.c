@@ -19,6 +19,7 @@ struct sq_device {
 	struct file_operations		fops;
 	const struct sq_driver_table	*table;
 	const void			*data;
+	struct sq_door			door;
 	struct module			*owner;
 	char				name[2 + SQ_DRIVER_NAME_MAX + 1];
 	struct list_head		list;
@@ -129,16 +130,38 @@ static long sq_call_argument(struct sq_file *sf, struct sq_home *home, u32 cmd, 
 	return ret;
 }
 
-static long sq_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+/* Apart, for its room on the stack: the kernel may have that zeroed. */
+static noinline long sq_ioctl_argument(struct file *file, struct sq_home *home, u32 cmd, void __user *user)
 {
-	struct sq_home *home = sq_home_of(file);
-	void __user *user = (void __user *)arg;
 	u8 small[SQ_ARGUMENT_SMALL] __aligned(8);
 	u8 *large;
 	u32 size;
 	long ret;
 
+	if (get_user(size, (u32 __user *)user))
+		return -EFAULT;
+	if (size < sizeof(u32))
+		return -EINVAL;
+	if (size > SQ_ARGUMENT_MAX)
+		return -E2BIG;
+	if (size <= sizeof(small))
+		return sq_call_argument(file->private_data, home, cmd, small, size, user);
+	large = kmalloc(size, GFP_KERNEL_ACCOUNT);
+	if (!large)
+		return -ENOMEM;
+	ret = sq_call_argument(file->private_data, home, cmd, large, size, user);
+	kfree(large);
+	return ret;
+}
+
+static long sq_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	struct sq_file *sf = file->private_data;
+	struct sq_home *home = sq_home_of(file);
+
 	switch (cmd) {
+	case SQ_IOC_ISSUE:
+		return sq_door_issue(&sf->device->door, home ? home->ring : NULL, arg);
 	case SQ_IOC_ENTER:
 		if (!home)
 			return -ENXIO;
@@ -158,21 +181,7 @@ static long sq_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	default:
 		return -ENOTTY;
 	}
-
-	if (get_user(size, (u32 __user *)user))
-		return -EFAULT;
-	if (size < sizeof(u32))
-		return -EINVAL;
-	if (size > SQ_ARGUMENT_MAX)
-		return -E2BIG;
-	if (size <= sizeof(small))
-		return sq_call_argument(file->private_data, home, cmd, small, size, user);
-	large = kmalloc(size, GFP_KERNEL_ACCOUNT);
-	if (!large)
-		return -ENOMEM;
-	ret = sq_call_argument(file->private_data, home, cmd, large, size, user);
-	kfree(large);
-	return ret;
+	return sq_ioctl_argument(file, home, cmd, (void __user *)arg);
 }
 
 static void sq_vma_flags(struct vm_area_struct *vma, vm_flags_t set, vm_flags_t clear)
@@ -329,6 +338,11 @@ struct sq_device *sq_driver_register(const struct sq_driver_table *table, const 
 	device = kzalloc(sizeof(*device), GFP_KERNEL);
 	if (!device)
 		return ERR_PTR(-ENOMEM);
+	err = sq_door_new(&device->door, table, data);
+	if (err) {
+		kfree(device);
+		return ERR_PTR(err);
+	}
 	snprintf(device->name, sizeof(device->name), "sq%s", table->name);
 	device->table = table;
 	device->data = data;

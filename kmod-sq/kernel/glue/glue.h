@@ -8,6 +8,7 @@
  *	poll.c		the polling thread
  *	memory.c	ring pages, mappings, allocation, user copies
  *	signal.c	the signal mask of a wait
+ *	doors.c		what the doors without a ring need of their caller
  *	small.c		locks, files, panic
  */
 #ifndef _SQ_GLUE_H
@@ -25,6 +26,11 @@
 
 /* Rust: Ring<KernelHost> */
 struct sq_ring;
+
+/* Rust: Doors, which needs no more room than this (kernel/src/caller.rs asserts it). Plain data. */
+struct sq_door {
+	u64	rust[8];
+};
 
 /* Pages that the kernel side and user space share. Written once, before the ring is published. */
 struct sq_pages {
@@ -130,6 +136,17 @@ void sq_set_alarm(struct sq_home *home, u64 at_ns);
 u64 sq_now_ns(void);
 u32 sq_wait(struct sq_home *home, u64 deadline_ns, bool (*ready)(void *context), void *context);
 void sq_queue_free(struct sq_home *home);
+int sq_copy_entry(u64 *dst, u64 addr);
+int sq_caller_copy_in(void *dst, u64 addr, size_t len);
+int sq_caller_copy_out(u64 addr, const void *src, size_t len);
+struct mm_struct *sq_caller_mm(void);
+void sq_caller_mm_put(struct mm_struct *mm);
+int sq_caller_mm_copy_in(struct mm_struct *mm, void *dst, u64 addr, size_t len);
+int sq_caller_mm_copy_out(struct mm_struct *mm, u64 addr, const void *src, size_t len);
+void sq_event_new(void *event);
+void sq_event_set(void *event);
+bool sq_event_wait(void *event, bool interruptible);
+bool sq_sleep_until(u64 at_ns);
 int sq_poll_new(struct sq_home *home, s64 cpu);
 void sq_poll_wake(struct sq_home *home);
 bool sq_poll_busy(struct sq_turn *turn);
@@ -138,6 +155,10 @@ bool sq_poll_leaves(struct sq_turn *turn);
 void __noreturn sq_panic(const char *file, size_t len, u32 line);
 
 /* --- Rust that C calls (kernel/src/lib.rs). Negative results are errors. --- */
+/* Fills in the doors of a driver whose table has been checked. */
+int sq_door_new(struct sq_door *door, const struct sq_driver_table *table, const void *data);
+/* ring: null, or that of the same file, which says what opcodes the file has given up. */
+long sq_door_issue(const struct sq_door *door, const struct sq_ring *ring, u64 addr);
 int sq_rust_query(const struct sq_driver_table *table, const void *data, u8 *arg, size_t len);
 /* On success the ring has one reference, which sq_ring_close() gives up. */
 int sq_ring_setup(struct sq_home *home, const struct sq_driver_table *table, const void *data, u8 *arg, size_t len,

@@ -213,7 +213,7 @@ unsafe fn setup(home: NonNull<ffi::Home>, bound: Bound, arg: &mut [u8]) -> Resul
 /// # Safety
 ///
 /// **table**: until every copy is gone.
-unsafe fn bind(table: *const Table, data: *const c_void) -> Result<Bound, Errno> {
+pub(crate) unsafe fn bind(table: *const Table, data: *const c_void) -> Result<Bound, Errno> {
     // SAFETY: the contract. The lifetime ends with the driver's module, which the holder of the result pins.
     let table = unsafe { &*table };
     // SAFETY: the contract: `data` belongs to the table, and the header asks its functions to be callable from anywhere.

@@ -21,6 +21,12 @@ pub(crate) struct File {
     opaque: [u8; 0],
 }
 
+/// `struct mm_struct`.
+#[repr(C)]
+pub(crate) struct Mm {
+    opaque: [u8; 0],
+}
+
 /// Which region: `enum` beside `struct sq_pages`.
 pub(crate) const PAGES_USER: u32 = 0;
 pub(crate) const PAGES_KERNEL: u32 = 1;
@@ -55,6 +61,18 @@ unsafe extern "C" {
         context: *mut c_void,
     ) -> u32;
     pub(crate) fn sq_queue_free(home: *mut Home);
+    pub(crate) fn sq_copy_entry(dst: *mut [u64; 8], addr: u64) -> i32;
+    pub(crate) fn sq_caller_copy_in(dst: *mut u8, addr: u64, len: usize) -> i32;
+    pub(crate) fn sq_caller_copy_out(addr: u64, src: *const u8, len: usize) -> i32;
+    /// A counted reference to the structure, not to the memory.
+    pub(crate) fn sq_caller_mm() -> *mut Mm;
+    pub(crate) fn sq_caller_mm_put(mm: *mut Mm);
+    pub(crate) fn sq_caller_mm_copy_in(mm: *mut Mm, dst: *mut u8, addr: u64, len: usize) -> i32;
+    pub(crate) fn sq_caller_mm_copy_out(mm: *mut Mm, addr: u64, src: *const u8, len: usize) -> i32;
+    pub(crate) fn sq_event_new(event: *mut c_void);
+    pub(crate) fn sq_event_set(event: *mut c_void);
+    pub(crate) fn sq_event_wait(event: *mut c_void, interruptible: bool) -> bool;
+    pub(crate) fn sq_sleep_until(at_ns: u64) -> bool;
     /// The thread of a ring in polling mode, not started yet. `cpu` is -1 for any.
     pub(crate) fn sq_poll_new(home: *mut Home, cpu: i64) -> i32;
     pub(crate) fn sq_poll_wake(home: *mut Home);

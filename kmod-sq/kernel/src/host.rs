@@ -68,6 +68,20 @@ impl Poller for Turn {
 /// An open file, counted.
 pub(crate) struct KernelFile(NonNull<ffi::File>);
 
+impl KernelFile {
+    /// The file that `fd` names in the calling process.
+    pub(crate) fn of(fd: i32) -> Result<Self, Errno> {
+        // SAFETY: no precondition.
+        let file = unsafe { ffi::sq_file_get(fd) };
+        // The kernel's ERR_PTR: the last page of addresses is error numbers.
+        let error = i32::try_from(file.addr().cast_signed()).ok().and_then(i32::checked_neg).and_then(Errno::new);
+        match (error, NonNull::new(file)) {
+            (None, Some(file)) => Ok(KernelFile(file)),
+            (error, _) => Err(error.unwrap_or(Errno::EBADF)),
+        }
+    }
+}
+
 // SAFETY: a `struct file` is counted atomically, and has no thread.
 unsafe impl Send for KernelFile {}
 // SAFETY: as above.
@@ -118,14 +132,7 @@ impl Host for KernelHost {
     }
 
     fn file(&self, fd: i32) -> Result<KernelFile, Errno> {
-        // SAFETY: no precondition.
-        let file = unsafe { ffi::sq_file_get(fd) };
-        // The kernel's ERR_PTR: the last page of addresses is error numbers.
-        let error = i32::try_from(file.addr().cast_signed()).ok().and_then(i32::checked_neg).and_then(Errno::new);
-        match (error, NonNull::new(file)) {
-            (None, Some(file)) => Ok(KernelFile(file)),
-            (error, _) => Err(error.unwrap_or(Errno::EBADF)),
-        }
+        KernelFile::of(fd)
     }
 
     fn set_eventfd(&self, fd: Option<i32>) -> Result<(), Errno> {
@@ -194,6 +201,6 @@ unsafe extern "C" fn call(context: *mut c_void) -> bool {
 }
 
 /// 0 or a negative error number.
-fn done(res: i32) -> Result<(), Errno> {
+pub(crate) fn done(res: i32) -> Result<(), Errno> {
     Errno::from_res(res).map(|_| ())
 }

@@ -38,6 +38,7 @@ compile_error!("sq is for x86-64 only, for now");
 
 mod abi;
 mod array;
+mod caller;
 mod edge;
 mod ffi;
 mod host;

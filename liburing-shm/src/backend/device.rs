@@ -32,7 +32,7 @@ struct Call<'a> {
     arg: &'a mut [u8],
 }
 
-// SAFETY: every sq call reads and writes at most the bytes that the argument's own size field says, which is the slice's length
+// SAFETY: every sq call reads and writes at most the bytes that the argument's own size field says (ISSUE: 64), which is the slice's length
 // (the callers in this crate build it so), and takes a null pointer for "no argument".
 unsafe impl Ioctl for Call<'_> {
     type Output = u32;
@@ -80,6 +80,20 @@ impl Drop for Device {
 fn open_node(path: &Path) -> Result<OwnedFd, Error> {
     open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| Error::Open { path: path.to_owned(), source: errno.into() })
+}
+
+/// A device that was opened and has no ring.
+#[derive(Debug)]
+struct Alone(OwnedFd);
+
+impl Door for Alone {
+    fn call(&self, number: u32, arg: &mut [u8]) -> Result<u32, Errno> {
+        call(&self.0, number, arg)
+    }
+}
+
+pub(super) fn alone(path: &Path) -> Result<Box<dyn Door>, Error> {
+    Ok(Box::new(Alone(open_node(path)?)))
 }
 
 pub(super) fn query(path: &Path, mut query: SqQuery) -> Result<SqQuery, Error> {

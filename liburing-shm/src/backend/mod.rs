@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use sq_uapi::{Mapped, SqQuery, SqSetup};
 
-use crate::Error;
+use crate::{Device, Error};
 
 /// A kernel side to make rings on. Cheap to clone; one backend serves any number of rings.
 #[derive(Clone)]
@@ -85,6 +85,19 @@ impl Backend {
         }
     }
 
+    /// Opens it without a ring, to issue one entry at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Open`] of a device.
+    pub fn open(&self) -> Result<Device, Error> {
+        Ok(Device(match &*self.0 {
+            Kind::Device(path) => device::alone(path)?,
+            #[cfg(feature = "embedded")]
+            Kind::Embedded(embedded) => embedded.open(),
+        }))
+    }
+
     pub(crate) fn setup(&self, setup: &mut SqSetup) -> Result<Opened, Error> {
         match &*self.0 {
             Kind::Device(path) => device::setup(path, setup),
@@ -94,7 +107,7 @@ impl Backend {
     }
 }
 
-/// The kernel side of one ring, as the library calls it.
+/// The kernel side of one open file, as the library calls it.
 pub(crate) trait Door: Send + Sync + fmt::Debug {
     /// A call by its ioctl number. An empty `arg` is a null pointer.
     fn call(&self, number: u32, arg: &mut [u8]) -> Result<u32, sq_uapi::Errno>;

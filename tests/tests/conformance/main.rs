@@ -6,6 +6,7 @@ mod calls;
 mod cancel;
 mod common;
 mod completion;
+mod door;
 mod modes;
 mod register;
 mod submit;

@@ -67,6 +67,18 @@ impl<T> Lock<T> for ShortLock<T> {
 #[derive(Clone, Debug)]
 pub(super) struct ProcessFile(Arc<OwnedFd>);
 
+impl ProcessFile {
+    pub(super) fn of(fd: i32) -> Result<Self, Errno> {
+        if fd < 0 {
+            return Err(Errno::EBADF);
+        }
+        // SAFETY: only lent to fcntl, which checks it.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        let own = rustix::io::fcntl_dupfd_cloexec(fd, 0).map_err(errno)?;
+        Ok(Self(Arc::new(own)))
+    }
+}
+
 impl HostFile for ProcessFile {
     fn target(&self) -> usize {
         usize::try_from(self.0.as_raw_fd()).map_or(0, |fd| fd.saturating_add(1))
@@ -94,28 +106,17 @@ impl Host for ProcessHost {
     }
 
     unsafe fn copy_from_user(&self, dst: *mut u8, addr: u64, len: usize) -> Result<(), Errno> {
-        let src = user_pointer(addr, len)?;
-        // SAFETY: an entry with a raw address is pushed by `unsafe` code that vouches for it; `dst` by contract. Either may be
-        // written by others meanwhile: the one by the application, the other, if it is a driver's store, through other rings.
-        unsafe { copy_shared(dst, src, len) };
-        Ok(())
+        // SAFETY: the contract.
+        unsafe { copy_in(dst, addr, len) }
     }
 
     unsafe fn copy_to_user(&self, addr: u64, src: *const u8, len: usize) -> Result<(), Errno> {
-        let dst = user_pointer(addr, len)?;
-        // SAFETY: as above.
-        unsafe { copy_shared(dst, src, len) };
-        Ok(())
+        // SAFETY: the contract.
+        unsafe { copy_out(addr, src, len) }
     }
 
     fn file(&self, fd: i32) -> Result<ProcessFile, Errno> {
-        if fd < 0 {
-            return Err(Errno::EBADF);
-        }
-        // SAFETY: only lent to fcntl, which checks it.
-        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-        let own = rustix::io::fcntl_dupfd_cloexec(fd, 0).map_err(errno)?;
-        Ok(ProcessFile(Arc::new(own)))
+        ProcessFile::of(fd)
     }
 
     fn set_eventfd(&self, fd: Option<i32>) -> Result<(), Errno> {
@@ -189,6 +190,27 @@ impl Host for ProcessHost {
         // SAFETY: rings of this host are leaked boxes, and this was the last reference.
         drop(unsafe { Box::from_raw(ring.as_ptr()) });
     }
+}
+
+/// # Safety
+///
+/// `dst` is writable for `len` bytes.
+pub(super) unsafe fn copy_in(dst: *mut u8, addr: u64, len: usize) -> Result<(), Errno> {
+    let src = user_pointer(addr, len)?;
+    // SAFETY: an entry with a raw address is pushed by `unsafe` code that vouches for it; `dst` by contract. Either may be
+    // written by others meanwhile: the one by the application, the other, if it is a driver's store, through other rings.
+    unsafe { copy_shared(dst, src, len) };
+    Ok(())
+}
+
+/// # Safety
+///
+/// `src` is readable for `len` bytes.
+pub(super) unsafe fn copy_out(addr: u64, src: *const u8, len: usize) -> Result<(), Errno> {
+    let dst = user_pointer(addr, len)?;
+    // SAFETY: as above.
+    unsafe { copy_shared(dst, src, len) };
+    Ok(())
 }
 
 fn user_pointer(addr: u64, len: usize) -> Result<*mut u8, Errno> {

@@ -5,6 +5,7 @@
 //! read-only where the kernel writes. So a user half that oversteps faults here as it would with the module.
 
 mod background;
+mod caller;
 mod host;
 mod memory;
 
@@ -14,7 +15,7 @@ use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use kmod_sq::{Geometry, Host, Mode, Ring, RingRef, call::ring_call, query};
+use kmod_sq::{Doors, Geometry, Host, Mode, Ring, RingRef, call::ring_call, query};
 use rustix::process::Pid;
 use sq_driver::{Bound, Driver};
 use sq_uapi::{Errno, SqQuery, SqQuiesce, SqSetup, ioctl};
@@ -22,6 +23,7 @@ use sq_uapi::{Errno, SqQuery, SqQuiesce, SqSetup, ioctl};
 use super::{Door, Mappings, Opened};
 use crate::Error;
 use crate::call::bytes_of_mut;
+use caller::{Alone, issue};
 use host::ProcessHost;
 pub(crate) use memory::Memory;
 
@@ -51,6 +53,10 @@ impl Embedded {
         query(&self.bound, &ProcessHost::ABILITIES, ask).map_err(|errno| Error::Call { what: "query", errno })
     }
 
+    pub(super) fn open(&self) -> Box<dyn Door> {
+        Box::new(Alone::new(self.bound, Arc::clone(&self.driver)))
+    }
+
     pub(super) fn setup(&self, setup: &mut SqSetup) -> Result<Opened, Error> {
         // Through bytes, as a system call would, so that sizes are checked by the same code.
         let mut asked: SqSetup = kmod_sq::call::read(bytes_of_mut(setup)).map_err(setup_error)?;
@@ -76,7 +82,11 @@ impl Embedded {
             background::start(&ring).map_err(|source| Error::Thread { source })?;
         }
         Ok(Opened {
-            door: Box::new(Inside { ring: ManuallyDrop::new(ring), owner: rustix::process::getpid() }),
+            door: Box::new(Inside {
+                ring: ManuallyDrop::new(ring),
+                doors: Doors::new(self.bound),
+                owner: rustix::process::getpid(),
+            }),
             mem,
             pool: memory.user_pool(),
             _mappings: Mappings::Embedded(memory),
@@ -91,6 +101,8 @@ fn setup_error(errno: Errno) -> Error {
 /// The way to a ring in this process: its file, so to say.
 struct Inside {
     ring: ManuallyDrop<RingRef<ProcessHost>>,
+    /// Of the ring's driver, which the ring keeps.
+    doors: Doors,
     /// LIFE-3: the process that set it up. A forked child has neither its memory nor its threads.
     owner: Pid,
 }
@@ -114,7 +126,10 @@ impl Door for Inside {
         if !bare_doorbell && !self.is_ours() {
             return Err(Errno::EXDEV);
         }
-        ring_call(&self.ring, number, arg)
+        match number {
+            ioctl::ISSUE => issue(&self.doors, arg, self.ring.allowed()),
+            _ => ring_call(&self.ring, number, arg),
+        }
     }
 }
 
