@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The polling thread of a loaded module: that it goes, however its process goes. Needs root, for other processes' descriptors.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use std::{env, fs};
+
+use liburing_shm::{Backend, Errno, Ring, opcode};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
+const SOON: Duration = Duration::from_secs(20);
+/// A ring with this idle time stays awake for longer than any test.
+const AWAKE: Duration = Duration::from_secs(3600);
+
+/// One test at a time: they count threads and references. `None`, and a word about it, without a module.
+fn device() -> Option<(Backend, MutexGuard<'static, ()>)> {
+    static ONE: Mutex<()> = Mutex::new(());
+    if env::var_os("SQ_BACKEND").is_none_or(|value| value != "device") {
+        println!("SKIPPED: there is no module here, and no kernel thread");
+        return None;
+    }
+    Some((Backend::device("/dev/sqnull"), ONE.lock().unwrap_or_else(PoisonError::into_inner)))
+}
+
+fn ring(backend: &Backend, idle: Duration) -> Ring {
+    Ring::builder(8).poll(idle).build(backend).unwrap()
+}
+
+/// Completes one entry, after which the thread is awake.
+fn use_it(ring: &mut Ring) {
+    ring.submission().push(opcode::Nop::new().build()).unwrap();
+    ring.submit_and_wait(1).unwrap();
+    assert_eq!(ring.completion().reap().count(), 1);
+}
+
+/// Ids of the polling threads of process `pid`'s rings.
+fn threads(pid: u32) -> Vec<u32> {
+    let name = format!("sq-poll-{pid}\n");
+    let tasks = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    tasks.filter(|id| fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|comm| comm == name)).collect()
+}
+
+/// Nanoseconds that a thread has run.
+fn ran_ns(id: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{id}/schedstat")).unwrap();
+    text.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+fn references() -> u32 {
+    fs::read_to_string("/sys/module/sq_null/refcnt").unwrap().trim().parse().unwrap()
+}
+
+#[track_caller]
+fn eventually(what: &str, done: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < SOON, "not yet: {what}");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+/// All threads of `pid` have ended and nothing holds the driver's module.
+#[track_caller]
+fn nothing_left(pid: u32) {
+    eventually("threads end", || threads(pid).is_empty());
+    eventually("the module is free", || references() == 0);
+}
+
+/// This program again, doing nothing but the test `role`, up to the line that it prints when it is ready.
+fn start(role: &str) -> Child {
+    let mut child = Command::new(env::current_exe().unwrap())
+        .args([role, "--exact", "--nocapture"])
+        .env("SQ_ROLE", role)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.into_iter().any(|line| line.ends_with("ready")), "{role} ended early");
+    child
+}
+
+fn is_child(role: &str) -> bool {
+    env::var_os("SQ_ROLE").is_some_and(|value| value == role)
+}
+
+/// Descriptors of this process that are rings.
+fn ring_fds() -> Vec<i32> {
+    let fds = fs::read_dir("/proc/self/fd").unwrap().map_while(Result::ok);
+    fds.filter(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == "/dev/sqnull"))
+        .map(|fd| fd.file_name().to_str().unwrap().parse().unwrap())
+        .collect()
+}
+
+#[test]
+fn busy_child() {
+    if !is_child("busy_child") {
+        return;
+    }
+    let (backend, _one) = device().unwrap();
+    let mut rings = [ring(&backend, AWAKE), ring(&backend, AWAKE), ring(&backend, Duration::from_millis(1))];
+    println!("ready");
+    loop {
+        for ring in &mut rings {
+            while ring.submission().push(opcode::Nop::new().build()).is_ok() {}
+            ring.submit().unwrap();
+            ring.completion().reap().for_each(drop);
+        }
+    }
+}
+
+#[test]
+fn mapped_child() {
+    if !is_child("mapped_child") {
+        return;
+    }
+    let (backend, _one) = device().unwrap();
+    let mut rings = [ring(&backend, AWAKE), ring(&backend, AWAKE)];
+    rings.iter_mut().for_each(use_it);
+    for fd in ring_fds() {
+        // SAFETY: the rings are not used again, and this process ends without dropping them.
+        unsafe { rustix::io::close(fd) };
+    }
+    println!("ready");
+    sleep(AWAKE);
+}
+
+#[test]
+fn awake_child() {
+    if !is_child("awake_child") {
+        return;
+    }
+    let (backend, _one) = device().unwrap();
+    let mut ring = ring(&backend, AWAKE);
+    use_it(&mut ring);
+    println!("ready");
+    sleep(AWAKE);
+}
+
+#[test]
+fn life2_close_ends_an_awake_thread() {
+    let Some((backend, _one)) = device() else { return };
+    for _ in 0..100 {
+        let mut ring = ring(&backend, AWAKE);
+        use_it(&mut ring);
+        assert_eq!(threads(std::process::id()).len(), 1);
+        drop(ring);
+        nothing_left(std::process::id());
+    }
+}
+
+#[test]
+fn life2_storms_of_setup_and_close() {
+    let Some((backend, _one)) = device() else { return };
+    std::thread::scope(|scope| {
+        for worker in 0..4 {
+            let backend = &backend;
+            scope.spawn(move || {
+                for lap in 0..100 {
+                    let mut ring = ring(backend, if lap % 2 == 0 { AWAKE } else { Duration::from_millis(1) });
+                    if (lap + worker) % 3 > 0 {
+                        use_it(&mut ring);
+                    }
+                    // One in three was never woken.
+                }
+            });
+        }
+    });
+    nothing_left(std::process::id());
+}
+
+#[test]
+fn life2_kill_with_awake_threads() {
+    let Some((_, _one)) = device() else { return };
+    for lap in 0..30 {
+        let mut child = start("busy_child");
+        sleep(Duration::from_millis(lap * 7 % 50));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        nothing_left(child.id());
+    }
+}
+
+#[test]
+fn life2_an_awake_thread_does_not_hold_a_process_that_has_only_mappings() {
+    let Some((_, _one)) = device() else { return };
+    for _ in 0..10 {
+        let mut child = start("mapped_child");
+        assert_eq!(threads(child.id()).len(), 2, "a mapping keeps the ring");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        nothing_left(child.id());
+    }
+}
+
+#[test]
+fn life3_a_ring_held_elsewhere_sleeps_once_its_process_is_gone() {
+    let Some((_, _one)) = device() else { return };
+    let mut child = start("awake_child");
+    let thread = threads(child.id())[0];
+    let busy = ran_ns(thread);
+    eventually("the thread spins", || ran_ns(thread) > busy + 20_000_000);
+
+    let pid = Pid::from_raw(child.id().cast_signed()).unwrap();
+    let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    let fds = fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap().map_while(Result::ok);
+    let theirs: i32 = fds
+        .filter(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == "/dev/sqnull"))
+        .map(|fd| fd.file_name().to_str().unwrap().parse().unwrap())
+        .next()
+        .unwrap();
+    let held = pidfd_getfd(&process, theirs, PidfdGetfdFlags::empty()).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    eventually("the thread sleeps", || {
+        let before = ran_ns(thread);
+        sleep(Duration::from_millis(200));
+        ran_ns(thread) == before
+    });
+    drop(held);
+    nothing_left(child.id());
+}
+
+#[test]
+fn mem1_threads_are_counted() {
+    let Some((backend, _one)) = device() else { return };
+    let most: usize = fs::read_to_string("/sys/module/sq/parameters/poll_threads").unwrap().trim().parse().unwrap();
+    let build = || Ring::builder(1).poll(AWAKE).build(&backend);
+    for _ in 0..2 {
+        let rings: Vec<Ring> = (0..most).map(|_| build().unwrap()).collect();
+        assert_eq!(build().unwrap_err().errno(), Some(Errno::EAGAIN));
+        assert_eq!(threads(std::process::id()).len(), most);
+        drop(rings);
+        nothing_left(std::process::id());
+    }
+}
