@@ -6,7 +6,7 @@
 //! completions not yet written, and of the drain owner's stash. `free` is what is left over, never stored.
 
 use sq_uapi::consts::cq_flags;
-use sq_uapi::{Cqe, KernelMem, KernelWord, SqStats, UserWord};
+use sq_uapi::{Cqe, Errno, KernelMem, KernelWord, SqStats, UserWord};
 
 use crate::host::{Host, Notify};
 use crate::request::Requests;
@@ -142,6 +142,19 @@ impl<H: Host> Cq<H> {
         }
         let eventfd = self.eventfd && mem.load_user(UserWord::CqFlags) & cq_flags::EVENTFD_DISABLED == 0;
         Notify { waiters: due || self.polled, eventfd }
+    }
+
+    /// Counts an entry that got `errno` from the framework.
+    pub(crate) fn count_rejected(&mut self, errno: Errno) {
+        let stats = &mut self.stats;
+        let cause = match errno {
+            Errno::EINVAL => Some(&mut stats.rejected_invalid),
+            Errno::EOPNOTSUPP => Some(&mut stats.rejected_opcode),
+            _ => None,
+        };
+        for count in [Some(&mut stats.rejected), cause].into_iter().flatten() {
+            *count = count.wrapping_add(1);
+        }
     }
 
     /// Has [`Cq::publish`] wake once `unreaped` completions are there. For waiters, who then sleep.

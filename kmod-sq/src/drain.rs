@@ -15,7 +15,7 @@
 use sq_uapi::consts::sq_state;
 use sq_uapi::{Fence, KernelMem, UserWord};
 
-use crate::host::{Host, Notify};
+use crate::host::{Host, Lock, Notify};
 use crate::ring::{Mode, Ring, stop};
 use crate::sq::{Sq, pass, set_state};
 use crate::sync::{Ordering, at};
@@ -87,7 +87,11 @@ impl<H: Host> Ring<H> {
             bound = bound.saturating_sub(consumed.max(1));
             again = match end {
                 End::Bound => true,
-                End::Empty => !owner.go_idle(),
+                End::Empty if owner.go_idle() => false,
+                End::Empty => {
+                    owner.count_avoided();
+                    true
+                }
                 End::Stalled => false,
                 End::Stopped => {
                     // A disabled ring may be enabled yet: its submitters have to ring then.
@@ -118,6 +122,11 @@ impl<H: Host> Owner<'_, H> {
     /// Counts a doorbell.
     pub(crate) fn ring_bell(&mut self) {
         self.sq.doorbells = self.sq.doorbells.wrapping_add(1);
+    }
+
+    /// Counts a doorbell that nobody needed: entries are there, and nobody said so.
+    pub(crate) fn count_avoided(&mut self) {
+        self.sq.avoided = self.sq.avoided.wrapping_add(1);
     }
 
     /// Lets go of opcodes for good.
@@ -151,6 +160,7 @@ impl<H: Host> Owner<'_, H> {
         // Either the submitter, after its fence, sees NEED_WAKEUP and rings, or this sees its tail.
         self.ring.mem.kernel_fence(Fence::BellKernel);
         if self.is_empty() || self.ring.stopped() != 0 {
+            self.ring.cq.with(|cq| cq.stats.sleeps = cq.stats.sleeps.wrapping_add(1));
             return true;
         }
         set_state(self.ring, self.sq, 0);

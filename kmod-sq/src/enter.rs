@@ -67,8 +67,10 @@ impl<H: Host> Ring<H> {
     /// Drains in the caller's context, or wakes who drains.
     fn bell(&self) -> u32 {
         if self.geometry.mode != Mode::Caller {
-            self.count_bell();
-            H::work(self);
+            // A waiter rings as well, and wakes nobody if all that was published is consumed.
+            if self.count_bell() {
+                H::work(self);
+            }
             return 0;
         }
         let Some(mut owner) = self.own() else {
@@ -103,8 +105,12 @@ impl<H: Host> Ring<H> {
         total
     }
 
-    fn count_bell(&self) {
-        self.cq.with(|cq| cq.stats.doorbells = cq.stats.doorbells.wrapping_add(1));
+    /// Counts a doorbell. Whether entries are left, as of the last flush.
+    fn count_bell(&self) -> bool {
+        self.cq.with(|cq| {
+            cq.stats.doorbells = cq.stats.doorbells.wrapping_add(1);
+            self.mem.load_user(UserWord::SqTail) != cq.sq_head
+        })
     }
 
     fn wait(&self, enter: &SqEnter) -> i32 {

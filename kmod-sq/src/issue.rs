@@ -29,8 +29,8 @@ pub(crate) const LEAST: i32 = 0i32.wrapping_sub(Errno::MAX);
 
 /// SUB-1: a bad entry gets its own error, and the batch goes on.
 #[cold]
-pub(crate) fn reject(intake: &mut Intake, errno: Errno) -> i32 {
-    intake.rejected = intake.rejected.wrapping_add(1);
+pub(crate) fn reject<H: Host>(ring: &Ring<H>, errno: Errno) -> i32 {
+    ring.cq.with(|cq| cq.count_rejected(errno));
     errno.to_res()
 }
 
@@ -68,11 +68,11 @@ fn deferred<H: Host>(ring: &Ring<H>, intake: &mut Intake) -> i32 {
 pub(crate) fn special<H: Host>(ring: &Ring<H>, intake: &mut Intake, parsed: &Parsed) -> i32 {
     if parsed.opcode() == sq_driver::op::ASYNC_CANCEL {
         // The framework's own.
-        return ring.cancel_entry(Snapshot::of_words(&intake.op.sqe)).unwrap_or_else(|errno| reject(intake, errno));
+        return ring.cancel_entry(Snapshot::of_words(&intake.op.sqe)).unwrap_or_else(|errno| reject(ring, errno));
     }
     let res = match found(ring, &mut intake.op, parsed) {
         Ok(()) => issue(ring, intake),
-        Err(errno) => reject(intake, errno),
+        Err(errno) => reject(ring, errno),
     };
     intake.op.payload.nr = 0;
     intake.op.payload.left = 0;

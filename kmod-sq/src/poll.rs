@@ -36,10 +36,15 @@ impl<H: Host> Ring<H> {
         let Some(mut owner) = self.own() else { return Polled::Sleep };
         owner.wake();
         let mut idle_since = None;
+        // What the first entries found were announced by; none of the later ones needs to be.
+        let mut rung = true;
         loop {
             let empty = self.stopped() == 0 && owner.is_empty();
             if !empty && !poller.busy() {
                 return leave(owner, Polled::Sleep);
+            }
+            if !empty && !core::mem::take(&mut rung) {
+                owner.count_avoided();
             }
             let (consumed, end) = if empty { (0, End::Empty) } else { owner.run(self.geometry.sq_entries) };
             if poller.leaves() || end == End::Stopped {

@@ -35,6 +35,7 @@ pub(crate) struct Sq {
     batch: [CqeWords; BATCH],
     batched: usize,
     pub(crate) doorbells: u64,
+    pub(crate) avoided: u64,
     skipped: u64,
     intake: Intake,
 }
@@ -43,7 +44,6 @@ pub(crate) struct Sq {
 pub(crate) struct Intake {
     /// What the opcodes and fields must satisfy.
     accepts: Accepted,
-    pub(crate) rejected: u64,
     /// The operation being issued. Between two of them all words of `op.sqe` but 0 and 4 are 0, which a bare entry
     /// leaves as they are.
     pub(crate) op: RawOp,
@@ -77,10 +77,10 @@ impl Sq {
             batch: [[0; 4]; BATCH],
             batched: 0,
             doorbells: 0,
+            avoided: 0,
             skipped: 0,
             intake: Intake {
                 accepts: Accepted::new(accepts),
-                rejected: 0,
                 op: RawOp {
                     sqe: [0; 16],
                     ops: ptr::null(),
@@ -216,7 +216,7 @@ fn general<H: Host>(ring: &Ring<H>, intake: &mut Intake, wide: bool) -> i32 {
     let res = match Parsed::new(snapshot, &intake.accepts.table, wide) {
         Ok(parsed) if parsed.is_plain() => issue(ring, intake),
         Ok(parsed) => special(ring, intake, &parsed),
-        Err(errno) => reject(intake, errno),
+        Err(errno) => reject(ring, errno),
     };
     intake.op.sqe = [0; 16];
     if word0 & SKIP_SUCCESS != 0 && res >= 0 {
@@ -237,8 +237,8 @@ fn flush<H: Host>(ring: &Ring<H>, sq: &mut Sq) {
         }
         let stats = &mut cq.stats;
         stats.entries = stats.entries.wrapping_add(sq.head.wrapping_sub(cq.sq_head).into());
-        stats.rejected = stats.rejected.wrapping_add(core::mem::take(&mut sq.intake.rejected));
         stats.doorbells = stats.doorbells.wrapping_add(core::mem::take(&mut sq.doorbells));
+        stats.avoided = stats.avoided.wrapping_add(core::mem::take(&mut sq.avoided));
         stats.skipped = stats.skipped.wrapping_add(core::mem::take(&mut sq.skipped));
         cq.sq_head = sq.head;
         if cq.idle_waiter {

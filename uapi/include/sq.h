@@ -349,7 +349,10 @@ struct sq_stats {
 	__aligned_u64	stalls;		/* out: drains stopped for want of a slot or request */
 	__aligned_u64	wakeups;	/* out: waiters woken for completions */
 	__aligned_u64	inflight;	/* out: requests in flight now */
-	__aligned_u64	resv[4];	/* 0 */
+	__aligned_u64	rejected_invalid;	/* out: of rejected: malformed, EINVAL */
+	__aligned_u64	rejected_opcode;	/* out: of rejected: opcode not taken, EOPNOTSUPP */
+	__aligned_u64	avoided;	/* out: times entries were found without a doorbell */
+	__aligned_u64	sleeps;		/* out: times the worker or polling thread went to sleep */
 };
 
 /*
@@ -453,7 +456,7 @@ __sq_at(sq_query, resv, 112);
 __sq_size(sq_stats, SQ_STATS_SIZE_VER0);
 __sq_at(sq_stats, entries, 8);
 __sq_at(sq_stats, inflight, 64);
-__sq_at(sq_stats, resv, 72);
+__sq_at(sq_stats, sleeps, 96);
 
 #undef __sq_at
 #undef __sq_size

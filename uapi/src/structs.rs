@@ -227,8 +227,14 @@ pub struct SqStats {
     pub wakeups: u64,
     /// Out: requests in flight now.
     pub inflight: u64,
-    /// 0.
-    pub resv: [u64; 4],
+    /// Out: of the rejected ones, those that were malformed: `EINVAL`.
+    pub rejected_invalid: u64,
+    /// Out: of the rejected ones, those whose opcode is not taken: `EOPNOTSUPP`. The others lead to something that is not there.
+    pub rejected_opcode: u64,
+    /// Out: doorbells avoided: times that an awake worker or polling thread found entries unasked.
+    pub avoided: u64,
+    /// Out: times that the worker or polling thread found nothing more and went to sleep.
+    pub sleeps: u64,
 }
 
 /// A segment of a vectored operation: `struct sq_iovec`.

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Who drains: the caller, a worker, a polling thread.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use liburing_shm::{Builder, Ring, Wait};
+use liburing_shm::{Builder, Errno, Ring, Wait};
 
-use super::common::{SOON, build, echo, never, reap};
+use super::common::{SOON, build, echo, errno, never, null, reap};
 
 fn round_trips(ring: &mut Ring, laps: u64, batch: u64) {
     for lap in 0..laps {
@@ -48,34 +48,86 @@ fn polling_mode() {
     round_trips(&mut ring, 200, 8);
 }
 
-#[test]
-fn bell1_a_poller_that_fell_asleep_is_woken_by_one_doorbell() {
-    let mut ring = build(poll(8));
-    for _ in 0..10 {
-        std::thread::sleep(Duration::from_millis(10));
-        round_trips(&mut ring, 1, 3);
+/// Submits one entry and spins until it is done, so that nobody rings but for the entry.
+fn spin_one(ring: &mut Ring) {
+    ring.submission().push(echo(1)).unwrap();
+    ring.submit().unwrap();
+    while reap(ring).is_empty() {
+        std::thread::yield_now();
     }
-    // Every batch came after the idle time: each found the thread asleep, and rang once.
-    let (rung, avoided) = ring.submitter().doorbells();
-    assert!(rung > avoided, "{rung} rung, {avoided} avoided");
+}
+
+#[test]
+fn bell1_bell2_one_doorbell_for_each_time_that_the_kernel_side_fell_asleep() {
+    for builder in [poll(8), Ring::builder(8).worker()] {
+        let mut ring = build(builder);
+        for lap in 1..=20 {
+            spin_one(&mut ring);
+            assert_eq!(ring.submitter().doorbells(), (lap, 0), "rung, avoided");
+            let start = Instant::now();
+            while ring.submitter().stats().unwrap().sleeps < lap {
+                assert!(start.elapsed() < SOON, "it does not fall asleep");
+                std::thread::yield_now();
+            }
+        }
+        let stats = ring.submitter().stats().unwrap();
+        assert_eq!((stats.doorbells, stats.avoided, stats.sleeps), (20, 0, 20));
+    }
 }
 
 #[test]
 fn bell2_a_busy_poller_needs_no_doorbell() {
-    let mut ring = build(Ring::builder(8).poll(Duration::from_secs(5)));
-    round_trips(&mut ring, 1, 1);
-    let mut done = 0;
-    for n in 0..100 {
-        ring.submission().push(echo(n)).unwrap();
-        ring.submit().unwrap();
-        while reap(&mut ring).is_empty() {
-            std::thread::yield_now();
-        }
-        done += 1;
+    let mut ring = build(Ring::builder(8).poll(Duration::from_secs(60)));
+    for _ in 0..101 {
+        spin_one(&mut ring);
     }
-    assert_eq!(done, 100);
-    let (_, avoided) = ring.submitter().doorbells();
-    assert!(avoided >= 100, "only {avoided} doorbells were spared");
+    assert_eq!(ring.submitter().doorbells(), (1, 100), "rung, avoided");
+    let stats = ring.submitter().stats().unwrap();
+    assert_eq!((stats.doorbells, stats.avoided, stats.sleeps), (1, 100, 0));
+}
+
+#[test]
+fn bell2_a_wait_on_an_idle_ring_wakes_no_thread() {
+    let mut ring = build(poll(8));
+    round_trips(&mut ring, 1, 1);
+    let start = Instant::now();
+    while ring.submitter().stats().unwrap().sleeps == 0 {
+        assert!(start.elapsed() < SOON, "it does not fall asleep");
+        std::thread::yield_now();
+    }
+    let slept = ring.submitter().stats().unwrap().sleeps;
+    for _ in 0..10 {
+        let res = ring.submitter().wait(&Wait::new(1).timeout(Duration::from_millis(5)));
+        assert_eq!(errno(res), Errno::ETIME);
+    }
+    assert_eq!(ring.submitter().stats().unwrap().sleeps, slept);
+}
+
+#[test]
+fn a_polling_thread_has_a_cpu_that_its_owner_may_use() {
+    let allowed = rustix::thread::sched_getaffinity(None).unwrap();
+    let cpu = (0..rustix::thread::CpuSet::MAX_CPU).find(|&cpu| allowed.is_set(cpu)).unwrap();
+    let cpu = u32::try_from(cpu).unwrap();
+    round_trips(&mut build(poll(8).poll_cpu(cpu)), 20, 8);
+    // Not there, no number of a CPU, and there but not ours.
+    let refused = |cpu| assert_eq!(errno(poll(8).poll_cpu(cpu).build(&null())), Errno::EINVAL);
+    refused(8191);
+    refused(u32::MAX);
+    if allowed.count() < 2 {
+        println!("SKIPPED: one CPU, so none to be refused");
+        return;
+    }
+    let other = (cpu + 1..).find(|&cpu| allowed.is_set(cpu as usize)).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut one = rustix::thread::CpuSet::new();
+            one.set(cpu as usize);
+            rustix::thread::sched_setaffinity(None, &one).unwrap();
+            refused(other);
+            build(poll(8).poll_cpu(cpu));
+        });
+    });
+    build(poll(8).poll_cpu(other));
 }
 
 #[test]

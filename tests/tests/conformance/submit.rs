@@ -85,6 +85,9 @@ fn what_is_not_implemented_is_refused() {
     let read = opcode::ReadFixed::new(opcode::Target::Device, 0, 0, 0).build();
     assert_eq!(one(&mut ring, read), Err(Errno::EOPNOTSUPP), "the null driver reads nothing");
     assert_eq!(one(&mut ring, opcode::Cmd::new(&super::common::Null::<999>(0, 0)).build()), Err(Errno::EOPNOTSUPP));
+    let stats = ring.submitter().stats().unwrap();
+    // The last one was the driver's answer.
+    assert_eq!((stats.rejected, stats.rejected_invalid, stats.rejected_opcode), (5, 4, 1));
 }
 
 #[test]

@@ -182,7 +182,8 @@ impl Table {
             SqQuery = "sq_query": size flags abi_version sqe_flags features setup_flags enter_flags opcodes register_ops
                 max_sq_entries max_cq_entries max_inflight max_iov max_chain max_files max_bufs max_buf_bytes
                 max_pool_bytes target_bytes driver resv;
-            SqStats = "sq_stats": size flags entries rejected completions skipped doorbells stalls wakeups inflight resv;
+            SqStats = "sq_stats": size flags entries rejected completions skipped doorbells stalls wakeups inflight
+                rejected_invalid rejected_opcode avoided sleeps;
             SqIovec = "sq_iovec": base len;
         );
         // Second names, for opcodes that see a field their own way.
