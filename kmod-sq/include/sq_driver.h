@@ -92,8 +92,8 @@ struct sq_op {
 };
 
 /*
- * What may be done with a request. All but copy_* may be called from any
- * context, on PREEMPT_RT from any that may take a spinlock_t.
+ * What may be done with a request. complete*() may be called from any context,
+ * on PREEMPT_RT from any that may take a spinlock_t; the others may sleep.
  */
 struct sq_request_ops {
 	/* Completes the request, which is then gone. extra: two u64, never null. */
@@ -106,6 +106,14 @@ struct sq_request_ops {
 	/* As in sq_op_ops, in any context that may sleep. -EFAULT once the ring is closed. */
 	s32 (*copy_from_user)(struct sq_request *request, void *dst, u64 addr, size_t len);
 	s32 (*copy_to_user)(struct sq_request *request, u64 addr, const void *src, size_t len);
+	/*
+	 * For a kernel thread without an mm, which wants to hand the payload's user
+	 * addresses to the rest of the kernel: makes the ring's mm current, until
+	 * leave_user(), which comes before complete(). 0, or -ECANCELED if the ring
+	 * is closed or its process is gone. Whoever closes the ring may wait for it.
+	 */
+	s32 (*enter_user)(struct sq_request *request);
+	void (*leave_user)(struct sq_request *request);
 };
 
 /* A request that a driver holds, and must complete exactly once. */
@@ -146,7 +154,7 @@ static_assert(sizeof(struct sq_op) == 456);
 static_assert(offsetof(struct sq_op, payload) == 168);
 static_assert(sizeof(struct sq_op_ops) == 24);
 static_assert(sizeof(struct sq_request) == 312);
-static_assert(sizeof(struct sq_request_ops) == 32);
+static_assert(sizeof(struct sq_request_ops) == 48);
 static_assert(sizeof(struct sq_driver_table) == 72);
 static_assert(offsetof(struct sq_driver_table, issue) == 32);
 

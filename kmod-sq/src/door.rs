@@ -102,6 +102,18 @@ pub trait Caller: Sized + 'static {
     /// `EFAULT`, also if the memory is gone.
     unsafe fn copy_out(memory: &Self::Memory, addr: u64, src: *const u8, len: usize) -> Result<(), Errno>;
 
+    /// Makes that memory the calling thread's own, until [`Caller::leave`]. As [`Host::enter_user`](crate::Host::enter_user).
+    ///
+    /// # Errors
+    ///
+    /// `ECANCELED` if the memory is gone.
+    fn enter(_: &Self::Memory) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    /// The end of what [`Caller::enter`] began, in the same thread.
+    fn leave(_: &Self::Memory) {}
+
     /// Makes an event in its place, which it does not leave.
     ///
     /// # Safety

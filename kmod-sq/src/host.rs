@@ -105,6 +105,19 @@ pub trait Host: Sized + Send + Sync + 'static {
     /// `EFAULT`.
     unsafe fn copy_to_user(&self, addr: u64, src: *const u8, len: usize) -> Result<(), Errno>;
 
+    /// Makes user addresses the calling thread's own, until [`Host::leave_user`]. Not for a thread that has them already. A home
+    /// whose threads all have them need do nothing.
+    ///
+    /// # Errors
+    ///
+    /// `ECANCELED` if they are out of reach: the ring is closed, or its process is gone.
+    fn enter_user(&self) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    /// The end of what [`Host::enter_user`] began, in the same thread.
+    fn leave_user(&self) {}
+
     /// The open file that `fd` names in the calling process.
     ///
     /// # Errors

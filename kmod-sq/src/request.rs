@@ -279,6 +279,8 @@ impl<H: Host> Slot<H> {
         complete_after: complete_after::<H>,
         copy_from_user: copy_from_user::<H>,
         copy_to_user: copy_to_user::<H>,
+        enter_user: enter_user::<H>,
+        leave_user: leave_user::<H>,
     };
 
     pub(crate) fn new(index: usize) -> Self {
@@ -374,4 +376,22 @@ unsafe extern "C" fn copy_to_user<H: Host>(request: *mut RawRequest, addr: u64, 
     let (ring, _) = unsafe { home::<H>(request) };
     // SAFETY: the contract.
     unsafe { ring.host.copy_to_user(addr, src, len) }.map_or_else(Errno::to_res, |()| 0)
+}
+
+/// # Safety
+///
+/// `request` is held by the caller, a thread without user addresses of its own.
+unsafe extern "C" fn enter_user<H: Host>(request: *mut RawRequest) -> i32 {
+    // SAFETY: the contract.
+    let (ring, _) = unsafe { home::<H>(request) };
+    ring.host.enter_user().map_or_else(Errno::to_res, |()| 0)
+}
+
+/// # Safety
+///
+/// `request` is held by the caller, a thread in which `enter_user` succeeded for it.
+unsafe extern "C" fn leave_user<H: Host>(request: *mut RawRequest) {
+    // SAFETY: the contract.
+    let (ring, _) = unsafe { home::<H>(request) };
+    ring.host.leave_user();
 }

@@ -154,7 +154,7 @@ pub struct RawRequest {
     pub payload: RawPayload,
 }
 
-/// What a driver may call on a request: `struct sq_request_ops`. All but `copy_*` may be called from an interrupt.
+/// What a driver may call on a request: `struct sq_request_ops`. `complete` and `complete_after` may be called from an interrupt.
 #[derive(Debug)]
 #[repr(C)]
 pub struct RequestOps {
@@ -167,4 +167,9 @@ pub struct RequestOps {
     pub copy_from_user: unsafe extern "C" fn(request: *mut RawRequest, dst: *mut u8, addr: u64, len: usize) -> i32,
     /// As [`OpOps::copy_to_user`], in a context that may sleep.
     pub copy_to_user: unsafe extern "C" fn(request: *mut RawRequest, addr: u64, src: *const u8, len: usize) -> i32,
+    /// Makes the user addresses of the payload the calling kernel thread's own (it has no others), so that it may hand them to
+    /// the rest of the kernel; 0, or -ECANCELED if they are out of reach. Whoever closes the ring may wait for `leave_user`.
+    pub enter_user: unsafe extern "C" fn(request: *mut RawRequest) -> i32,
+    /// The end of what a successful `enter_user` began, in the same thread, before the request is completed.
+    pub leave_user: unsafe extern "C" fn(request: *mut RawRequest),
 }

@@ -105,6 +105,12 @@ impl<'a> Payload<'a> {
         unsafe { core::slice::from_raw_parts(segments.as_ptr().cast(), segments.len()) }
     }
 
+    /// The payload as C sees it.
+    #[must_use]
+    pub const fn raw(&self) -> &RawPayload {
+        self.raw
+    }
+
     /// Copies the next bytes to private memory.
     ///
     /// # Errors

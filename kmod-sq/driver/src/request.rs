@@ -77,6 +77,12 @@ impl Request {
         Payload::of_request(raw, self.ops(), self.0.as_ptr())
     }
 
+    /// The request as C holds it, which then has to complete it by its `ops`.
+    #[must_use = "a request is completed by whoever holds it"]
+    pub fn into_raw(self) -> *mut RawRequest {
+        ManuallyDrop::new(self).0.as_ptr()
+    }
+
     /// Completes the request. An `Ok` that is negative is reported as `-EIO`.
     pub fn complete(self, result: Result<i32, Errno>) {
         self.complete_with(result, [0; 2]);

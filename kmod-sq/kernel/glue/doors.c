@@ -59,7 +59,7 @@ void sq_caller_mm_put(struct mm_struct *mm)
 }
 
 /* Makes it the running thread's own: another process's memory is none of a driver's business, a kernel thread has none. */
-static bool sq_caller_mm_enter(struct mm_struct *mm)
+bool sq_caller_mm_enter(struct mm_struct *mm)
 {
 	if (!(current->flags & PF_KTHREAD) || current->mm || !mmget_not_zero(mm))
 		return false;
@@ -67,7 +67,7 @@ static bool sq_caller_mm_enter(struct mm_struct *mm)
 	return true;
 }
 
-static void sq_caller_mm_leave(struct mm_struct *mm)
+void sq_caller_mm_leave(struct mm_struct *mm)
 {
 	kthread_unuse_mm(mm);
 	/* The last user of an mm unmaps it all, which may end in a release() of ours: not here. */

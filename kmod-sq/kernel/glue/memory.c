@@ -125,3 +125,16 @@ int sq_copy_out(struct sq_home *home, u64 addr, const void *src, size_t len)
 	sq_leave_mm(home, entered);
 	return err;
 }
+
+/* For a kernel thread without an mm: the ring's is its own until sq_user_leave(). */
+int sq_user_enter(struct sq_home *home)
+{
+	bool entered;
+
+	return current->mm || sq_enter_mm(home, 0, &entered) ? -ECANCELED : 0;
+}
+
+void sq_user_leave(struct sq_home *home)
+{
+	sq_leave_mm(home, true);
+}

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /* Locks, files and the end of the world: what Rust cannot say itself. */
 #include <linux/file.h>
+#include <linux/magic.h>
+#include <linux/net.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 
@@ -32,7 +34,24 @@ void sq_unlock(void *lock, unsigned long flags)
 	raw_spin_unlock_irqrestore((raw_spinlock_t *)lock, flags);
 }
 
-/* SEC-3: a ring is no target. (A ring that kept itself, or another, would never be released.) */
+/*
+ * SEC-3: files that may keep other files are no targets. A ring that kept itself,
+ * or one of io_uring's, or a socket that it is in flight in, would never be
+ * released. (No kernel tells modules what is io_uring's but by the file's name,
+ * which nobody else can have: user space cannot make files there.)
+ */
+static bool sq_file_keeps_files(struct file *file)
+{
+	struct socket *socket = sock_from_file(file);
+
+	if (file->f_op->release == sq_file_operations.release)
+		return true;
+	if (socket)
+		return socket->ops->family == PF_UNIX;
+	return file_inode(file)->i_sb->s_magic == ANON_INODE_FS_MAGIC &&
+	       !strcmp(file->f_path.dentry->d_name.name, "[io_uring]");
+}
+
 struct file *sq_file_get(s32 fd)
 {
 	struct file *file;
@@ -45,7 +64,7 @@ struct file *sq_file_get(s32 fd)
 	file = fget(fd);
 	if (!file)
 		return ERR_PTR(-EBADF);
-	if (file->f_op->release == sq_file_operations.release) {
+	if (sq_file_keeps_files(file)) {
 		fput(file);
 		return ERR_PTR(-EBADF);
 	}

@@ -13,7 +13,7 @@ const _: () = {
     assert!(offset_of!(RawOp, payload) == 168);
     assert!(size_of::<OpOps>() == 24);
     assert!(size_of::<RawRequest>() == 312);
-    assert!(size_of::<RequestOps>() == 32);
+    assert!(size_of::<RequestOps>() == 48);
     assert!(size_of::<Table>() == 72);
     assert!(offset_of!(Table, issue) == 32);
 };

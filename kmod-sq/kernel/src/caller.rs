@@ -81,6 +81,16 @@ impl Caller for Current {
         done(unsafe { ffi::sq_caller_mm_copy_out(memory.0, addr, src, len) })
     }
 
+    fn enter(memory: &Memory) -> Result<(), Errno> {
+        // SAFETY: `memory` counts its mm.
+        if unsafe { ffi::sq_caller_mm_enter(memory.0) } { Ok(()) } else { Err(Errno::ECANCELED) }
+    }
+
+    fn leave(memory: &Memory) {
+        // SAFETY: `memory` counts its mm, and `enter` succeeded in this thread (the trait's contract).
+        unsafe { ffi::sq_caller_mm_leave(memory.0) };
+    }
+
     unsafe fn event_new(event: *mut Event) {
         // SAFETY: the contract; an event is room enough.
         unsafe { ffi::sq_event_new(event.cast()) };

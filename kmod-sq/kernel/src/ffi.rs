@@ -42,6 +42,8 @@ unsafe extern "C" {
     pub(crate) fn sq_pages_new(home: *mut Home, which: u32, offset: u64, bytes: u64) -> *mut u8;
     pub(crate) fn sq_copy_in(home: *mut Home, dst: *mut u8, addr: u64, len: usize) -> i32;
     pub(crate) fn sq_copy_out(home: *mut Home, addr: u64, src: *const u8, len: usize) -> i32;
+    pub(crate) fn sq_user_enter(home: *mut Home) -> i32;
+    pub(crate) fn sq_user_leave(home: *mut Home);
     pub(crate) fn sq_lock_init(lock: *mut c_void);
     pub(crate) fn sq_lock(lock: *mut c_void) -> usize;
     pub(crate) fn sq_unlock(lock: *mut c_void, flags: usize);
@@ -67,6 +69,8 @@ unsafe extern "C" {
     /// A counted reference to the structure, not to the memory.
     pub(crate) fn sq_caller_mm() -> *mut Mm;
     pub(crate) fn sq_caller_mm_put(mm: *mut Mm);
+    pub(crate) fn sq_caller_mm_enter(mm: *mut Mm) -> bool;
+    pub(crate) fn sq_caller_mm_leave(mm: *mut Mm);
     pub(crate) fn sq_caller_mm_copy_in(mm: *mut Mm, dst: *mut u8, addr: u64, len: usize) -> i32;
     pub(crate) fn sq_caller_mm_copy_out(mm: *mut Mm, addr: u64, src: *const u8, len: usize) -> i32;
     pub(crate) fn sq_event_new(event: *mut c_void);

@@ -131,6 +131,16 @@ impl Host for KernelHost {
         done(unsafe { ffi::sq_copy_out(self.home(), addr, src, len) })
     }
 
+    fn enter_user(&self) -> Result<(), Errno> {
+        // SAFETY: **home**.
+        done(unsafe { ffi::sq_user_enter(self.home()) })
+    }
+
+    fn leave_user(&self) {
+        // SAFETY: **home**, and `enter_user` succeeded in this thread (the trait's contract).
+        unsafe { ffi::sq_user_leave(self.home()) };
+    }
+
     fn file(&self, fd: i32) -> Result<KernelFile, Errno> {
         KernelFile::of(fd)
     }

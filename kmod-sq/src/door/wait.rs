@@ -109,6 +109,8 @@ impl<C: Caller> Call<C> {
         complete_after: complete_after::<C>,
         copy_from_user: request_copy_from_user::<C>,
         copy_to_user: request_copy_to_user::<C>,
+        enter_user: request_enter_user::<C>,
+        leave_user: request_leave_user::<C>,
     };
 
     /// Gives the request back.
@@ -232,4 +234,23 @@ unsafe extern "C" fn request_copy_to_user<C: Caller>(
     // SAFETY: the contract.
     let copied = memory.ok_or(Errno::EFAULT).and_then(|memory| unsafe { C::copy_out(memory, addr, src, len) });
     copied.map_or_else(Errno::to_res, |()| 0)
+}
+
+/// # Safety
+///
+/// `request` is held by the caller, a thread without user addresses of its own.
+unsafe extern "C" fn request_enter_user<C: Caller>(request: *mut RawRequest) -> i32 {
+    // SAFETY: the contract.
+    let memory = unsafe { memory::<C>(request) };
+    memory.ok_or(Errno::ECANCELED).and_then(C::enter).map_or_else(Errno::to_res, |()| 0)
+}
+
+/// # Safety
+///
+/// `request` is held by the caller, a thread in which `request_enter_user` succeeded for it.
+unsafe extern "C" fn request_leave_user<C: Caller>(request: *mut RawRequest) {
+    // SAFETY: the contract.
+    if let Some(memory) = unsafe { memory::<C>(request) } {
+        C::leave(memory);
+    }
 }

@@ -123,6 +123,7 @@ fn test(ctx: &Ctx, kernels: &[Kernel]) -> Result<ExitCode> {
     for &kernel in kernels {
         let summary = run_suite(ctx, kernel, &programs)?;
         println!("{}", summary.table);
+        summary.skips.iter().for_each(|skip| println!("  skipped: {skip}"));
         ok &= summary.failed == 0;
     }
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })

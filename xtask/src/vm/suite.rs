@@ -22,7 +22,7 @@ use crate::test::host::skips;
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(300);
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 /// The packages whose integration tests run on the devices.
-const PACKAGES: [&str; 2] = ["sq-conformance", "sq-ram"];
+const PACKAGES: [&str; 3] = ["sq-conformance", "sq-ram", "sq-file"];
 /// liburing's convention, and automake's.
 const SKIPPED: i32 = 77;
 
@@ -64,7 +64,7 @@ fn jobs(guest: &mut Guest, loaded: &[String], programs: &[PathBuf]) -> Result<()
         let name = name.rsplit_once('-').map_or(name.as_ref(), |(stem, _)| stem).to_owned();
         guest.jobs.push(Job::new(
             &name,
-            format!("SQ_BACKEND=device exec {path} --test-threads=2 --show-output"),
+            format!("SQ_BACKEND=device SQ_SCRATCH=/tmp exec {path} --test-threads=2 --show-output"),
             PROGRAM_TIMEOUT,
         ));
     }
@@ -94,8 +94,11 @@ pub(crate) fn conformance_programs(ctx: &Ctx) -> Result<Vec<PathBuf>> {
         .filter(|message| message["reason"] == "compiler-artifact" && message["target"]["kind"][0] == "test")
         .filter_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
         .collect();
-    // Models run under loom's scheduler, on the host.
-    programs.retain(|p| !p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("loom")));
+    // Models run under loom's scheduler, on the host; "slow" is about threads of the process.
+    programs.retain(|p| {
+        let name = p.file_name().unwrap_or_default().to_string_lossy();
+        !name.starts_with("loom") && !name.starts_with("slow-")
+    });
     programs.sort();
     Ok(programs)
 }

@@ -125,6 +125,13 @@ impl<F> Job<F> {
         self.done
     }
 
+    /// The parts, for a home that keeps jobs in its own way: the request, what is to be done with it at which offset, and the bytes
+    /// that are done. Whoever has them completes the request as [`Job::complete`] does.
+    #[must_use = "whoever has the request completes it"]
+    pub fn into_parts(self) -> (Request, What, u64, usize) {
+        (self.request, self.what, self.off, self.done)
+    }
+
     /// Completes the request. `rest` is what became of the bytes behind [`Job::done`]; an error counts only if nothing was
     /// transferred before it, as for any transfer that ends early.
     pub fn complete(self, rest: Result<usize, Errno>) {
@@ -170,4 +177,24 @@ pub trait Files: Send + Sync + 'static {
     ///
     /// What has been started is bounded, as I/O on such files is, and completes with its own result.
     fn cancel(&self, id: RequestId);
+}
+
+/// File systems of files that are calls to the kernel: a read of one may wait for an event that never comes (`/proc/kmsg`,
+/// `trace_pipe`). `linux/magic.h` has the numbers, but functionfs's.
+const CALLS: [u64; 9] = [
+    0x9fa0,      // PROC_SUPER_MAGIC
+    0x6265_6572, // SYSFS_MAGIC
+    0x7472_6163, // TRACEFS_MAGIC
+    0x6462_6720, // DEBUGFS_MAGIC
+    0x7363_6673, // SECURITYFS_MAGIC
+    0xcafe_4a11, // BPF_FS_MAGIC
+    0x6265_6570, // CONFIGFS_MAGIC
+    0xabba_1974, // XENFS_SUPER_MAGIC
+    0x0a64_7361, // FUNCTIONFS_MAGIC
+];
+
+/// Whether a file system of this kind (`f_type` of `statfs`) has files that are calls to the kernel: these are refused.
+#[must_use]
+pub fn holds_calls(magic: u64) -> bool {
+    CALLS.contains(&magic)
 }

@@ -20,7 +20,8 @@
 //!
 //! [`File`] is the driver, plain `core`. What it cannot do itself, reaching the files, it asks of its home, [`Files`]: first what
 //! can be done at once, then the rest as a [`Job`] that ends later. In a process the home is [`process::Threads`]: a read is tried with
-//! `RWF_NOWAIT` in the submitter's context, and what would wait goes to a pool of threads, fair by file.
+//! `RWF_NOWAIT` in the submitter's context, and what would wait goes to a pool of threads, fair by file. In the kernel it is the VFS's
+//! iocb path (`kmod-sq/kernel/file.rs`).
 //!
 //! ```
 //! # #[cfg(feature = "process")] {
@@ -48,4 +49,4 @@ mod files;
 pub mod process;
 
 pub use driver::File;
-pub use files::{Files, Io, Job, Now, What};
+pub use files::{Files, Io, Job, Now, What, holds_calls};

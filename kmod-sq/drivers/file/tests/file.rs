@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
-use common::{BOTH, BUFFER, Bench, NONE, Random, file, named_file, skip, target};
+use common::{BOTH, BUFFER, Bench, NONE, Random, file, named_file, on_device, scratch, skip, target};
 use liburing_shm::opcode::{Fsync, LentFd, Read, ReadFixed, Readv, Target, Write, WriteFixed, Writev};
 use liburing_shm::{Entry, Errno, FsyncFlags, RawEntry, SqeFlags};
 use sq_uapi::SqIovec;
@@ -95,10 +95,10 @@ fn the_rings_own_buffers_and_registered_files() {
 fn what_is_no_file_is_refused() {
     let mut bench = Bench::new();
     let (receiver, sender) = std::io::pipe().unwrap();
-    let socket = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let open = |path: &str| OpenOptions::new().read(true).write(true).open(path).unwrap();
     let (zero, full) = (open("/dev/zero"), open("/dev/full"));
-    let directory = File::open(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let directory = File::open(scratch()).unwrap();
     let others = [receiver.as_fd(), sender.as_fd(), socket.as_fd(), zero.as_fd(), full.as_fd(), directory.as_fd()];
     let mut byte = [1u8];
     for flags in BOTH {
@@ -115,6 +115,34 @@ fn what_is_no_file_is_refused() {
         }
     }
     assert_eq!(byte, [1]);
+}
+
+/// SEC-3: a ring that kept one of these might keep itself.
+#[test]
+fn files_that_keep_files_are_refused() {
+    let mut bench = Bench::new();
+    if !on_device() {
+        return skip(
+            "files_that_keep_files_are_refused: in a process nothing is kept by a ring that the process could not close",
+        );
+    }
+    let ring = File::options().read(true).write(true).open("/dev/sqfile").unwrap();
+    let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+    let mut keepers = vec![ring.as_fd(), socket.as_fd()];
+    // SAFETY: an owned descriptor or an error comes back; the parameters are plain data.
+    let uring = unsafe { rustix::io_uring::io_uring_setup(4, &mut rustix::io_uring::io_uring_params::default()) };
+    match &uring {
+        Ok(uring) => keepers.push(uring.as_fd()),
+        Err(why) => skip(&format!("files_that_keep_files_are_refused: no io_uring: {why}")),
+    }
+    let mut byte = [1u8];
+    for keeper in keepers {
+        for flags in BOTH {
+            assert_eq!(bench.read(&keeper, 0, &mut byte, flags), Err(Errno::EBADF), "{keeper:?}");
+        }
+        let registered = bench.0.submitter().register_files(&[keeper]);
+        assert_eq!(registered.unwrap_err().errno(), Some(Errno::EBADF), "{keeper:?}");
+    }
 }
 
 /// What a read of `/proc/kmsg` or of a `trace_pipe` does for ever. Files without blocks that are no such calls are taken.
@@ -203,7 +231,7 @@ fn a_full_disk() {
             let _ = std::fs::remove_dir(&self.0);
         }
     }
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("sq-file-full-{}", std::process::id()));
+    let path = scratch().join(format!("sq-file-full-{}", std::process::id()));
     std::fs::create_dir_all(&path).unwrap();
     let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "sq-file-test"]).arg(&path).output();
     if !mount.is_ok_and(|output| output.status.success()) {

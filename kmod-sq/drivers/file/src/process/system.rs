@@ -14,6 +14,7 @@ use sq_driver::abi::{MAX_SEGMENTS, Segment};
 
 use super::{FileIo, Found};
 use crate::What;
+use crate::files::holds_calls;
 
 /// The system's calls, by rustix.
 #[derive(Clone, Copy, Debug, Default)]
@@ -75,21 +76,7 @@ impl FileIo for System {
 /// `STATX_MNT_ID_UNIQUE`, since Linux 6.8: ids of mounts that are never given again.
 const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 
-/// File systems of files that are calls to the kernel: a read of one may wait for an event that never comes (`/proc/kmsg`,
-/// `trace_pipe`). `linux/magic.h` has the numbers, but functionfs's.
-const CALLS: [u32; 9] = [
-    0x9fa0,      // PROC_SUPER_MAGIC
-    0x6265_6572, // SYSFS_MAGIC
-    0x7472_6163, // TRACEFS_MAGIC
-    0x6462_6720, // DEBUGFS_MAGIC
-    0x7363_6673, // SECURITYFS_MAGIC
-    0xcafe_4a11, // BPF_FS_MAGIC
-    0x6265_6570, // CONFIGFS_MAGIC
-    0xabba_1974, // XENFS_SUPER_MAGIC
-    0x0a64_7361, // FUNCTIONFS_MAGIC
-];
-
-/// Whether a regular file is one that holds bytes, not one of [`CALLS`].
+/// Whether a regular file is one that holds bytes, not a call to the kernel.
 ///
 /// Those have no blocks and no device behind them. Only of a file that is like them the file system is asked what it is, which may
 /// mean a server: so the mount that was last found to be good is remembered, if there is an id that stays its own.
@@ -104,7 +91,7 @@ fn stored(file: BorrowedFd<'_>, found: &Statx) -> Result<bool, Errno> {
         return Ok(true);
     }
     let magic = again(|| fstatfs(file))?.f_type;
-    let good = !CALLS.iter().any(|call| i128::from(*call) == i128::from(magic));
+    let good = !u64::try_from(magic).is_ok_and(holds_calls);
     if good && unique {
         GOOD.store(found.stx_mnt_id, Ordering::Relaxed);
     }

@@ -18,8 +18,21 @@ pub const BUFFER: u32 = 64 << 10;
 
 pub struct Bench(pub Ring);
 
+pub fn on_device() -> bool {
+    std::env::var_os("SQ_BACKEND").is_some_and(|value| value == "device")
+}
+
+/// Where files are made: SQ_SCRATCH, or a folder of the build.
+pub fn scratch() -> PathBuf {
+    std::env::var_os("SQ_SCRATCH").map_or_else(|| env!("CARGO_TARGET_TMPDIR").into(), PathBuf::from)
+}
+
 impl Bench {
+    /// On the loaded driver, if SQ_BACKEND=device says so.
     pub fn new() -> Self {
+        if on_device() {
+            return Self::on(&Backend::device("/dev/sqfile"));
+        }
         Self::on(&Backend::embedded(sq_file::File::in_process()).unwrap())
     }
 
@@ -78,7 +91,7 @@ pub fn file(content: &[u8]) -> File {
 pub fn named_file(content: &[u8]) -> (File, PathBuf) {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let name = format!("sq-file-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let path = scratch().join(name);
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, content, 0).unwrap();
     (file, path)

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/*
+ * A job: an operation that goes on after issue().
+ *
+ * Direct I/O is attempted inline, without waiting, and completes from wherever
+ * the device says that it is done. Everything else, and direct I/O that would
+ * wait, is a worker's: with the ring's credentials, its process's memcg, and if
+ * the bytes are at user addresses its mm.
+ */
+#include <linux/cred.h>
+#include <linux/memcontrol.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+
+#include "file.h"
+
+/* No file may have more than a few of them: see file_lanes.c. */
+#define SQ_WORKERS 512
+
+static struct workqueue_struct *sq_file_workqueue;
+
+static void sq_job_work(struct work_struct *work);
+
+int sq_jobs_init(void)
+{
+	sq_file_workqueue = alloc_workqueue("sq_file", WQ_UNBOUND, SQ_WORKERS);
+	return sq_file_workqueue ? 0 : -ENOMEM;
+}
+
+/* Requests pin this module, so only the tails of items can be left. */
+void sq_jobs_exit(void)
+{
+	destroy_workqueue(sq_file_workqueue);
+}
+
+void sq_job_queue(struct sq_job *job)
+{
+	queue_work(sq_file_workqueue, &job->work);
+}
+
+/* RLIMIT_FSIZE of the ring's process, which a worker that drains the ring only has the mm of. */
+static unsigned long sq_fsize(void)
+{
+	unsigned long limit = RLIM_INFINITY;
+
+	if (!(current->flags & PF_KTHREAD))
+		return rlimit(RLIMIT_FSIZE);
+#ifdef CONFIG_MEMCG
+	rcu_read_lock();
+	if (current->mm) {
+		struct task_struct *owner = rcu_dereference(current->mm->owner);
+
+		if (owner)
+			limit = task_rlimit(owner, RLIMIT_FSIZE);
+	}
+	rcu_read_unlock();
+#endif
+	return limit;
+}
+
+static struct sq_job *sq_job_new(struct sq_request *request, enum sq_what what, loff_t off, size_t done)
+{
+	struct sq_job *job = kzalloc(sizeof(*job), GFP_KERNEL_ACCOUNT);
+
+	if (!job)
+		return NULL;
+	job->spare = kmalloc(sizeof(*job->spare), GFP_KERNEL_ACCOUNT);
+	if (!job->spare) {
+		kfree(job);
+		return NULL;
+	}
+	job->request = request;
+	job->file = (struct file *)request->target;
+	job->what = what;
+	job->off = off;
+	job->done = done;
+	job->fsize = what == SQ_WRITE ? sq_fsize() : RLIM_INFINITY;
+	job->cred = get_current_cred();
+	job->memcg = get_mem_cgroup_from_mm(current->mm);
+	init_sync_kiocb(&job->iocb, job->file);
+	INIT_WORK(&job->work, sq_job_work);
+	INIT_LIST_HEAD(&job->list);
+	return job;
+}
+
+/* From any context. */
+void sq_job_free(struct sq_job *job)
+{
+	mem_cgroup_put(job->memcg);
+	put_cred(job->cred);
+	kfree(job->bvec);
+	kfree(job->spare);
+	kfree(job);
+}
+
+static void sq_job_complete(struct sq_job *job, ssize_t res)
+{
+	struct sq_request *request = job->request;
+	static const u64 extra[2];
+
+	/* An error counts only if nothing was transferred before it. */
+	if (job->done)
+		res = job->done;
+	/* No signal is meant for a worker, and no call is made again by itself. */
+	if (res <= -ERESTARTSYS && res >= -ERESTART_RESTARTBLOCK)
+		res = -EINTR;
+	sq_job_free(job);
+	/* Last: this module may go when its requests have. */
+	request->ops->complete(request, res, extra);
+}
+
+/* An attempt came to this. From any context. */
+static void sq_job_attempted(struct sq_job *job, ssize_t res)
+{
+	bool transfer = job->what == SQ_READ || job->what == SQ_WRITE;
+	bool rest;
+
+	if (transfer && res > 0)
+		job->done += res;
+	/* What would have waited is left; of what a read gave up at the end of the file nothing is. */
+	rest = res == -EAGAIN || (transfer && res > 0 && job->done < job->request->payload.left &&
+				  !(job->what == SQ_READ && job->off + job->done >= sq_file_bytes(job->file)));
+	if (job->nowait && rest)
+		sq_lanes_push(job);
+	else
+		sq_job_complete(job, res);
+}
+
+/* One of the two ends of an attempt that was left going. What it was made with is in use until both have come. */
+static void sq_job_end(struct sq_job *job)
+{
+	if (atomic_dec_and_test(&job->ends))
+		sq_job_attempted(job, job->res);
+}
+
+void sq_job_completes(struct kiocb *iocb, long res)
+{
+	struct sq_job *job = container_of(iocb, struct sq_job, iocb);
+
+	sq_vfs_completed(job);
+	/* Ordered before the other end's load by the atomic in sq_job_end(). */
+	job->res = res;
+	sq_job_end(job);
+}
+
+static ssize_t sq_job_try(struct sq_job *job, bool nowait)
+{
+	job->nowait = nowait;
+	atomic_set(&job->ends, 2);
+	return sq_vfs_try(job);
+}
+
+static void sq_job_tried(struct sq_job *job, ssize_t res)
+{
+	if (res == -EIOCBQUEUED)
+		sq_job_end(job);
+	else
+		sq_job_attempted(job, res);
+}
+
+static void sq_job_run(struct sq_job *job)
+{
+	struct sq_request *request = job->request;
+	bool user = request->payload.kind == SQ_PAYLOAD_USER && request->payload.left;
+	struct mem_cgroup *memcg;
+	const struct cred *cred;
+	ssize_t res;
+
+	/* LIFE-3 */
+	if (user && request->ops->enter_user(request)) {
+		sq_job_complete(job, -ECANCELED);
+		return;
+	}
+	memcg = set_active_memcg(job->memcg);
+	cred = override_creds(job->cred);
+	res = sq_job_try(job, false);
+	revert_creds(cred);
+	set_active_memcg(memcg);
+	if (user)
+		request->ops->leave_user(request);
+	/* The job, the request and its ring may be gone after this. */
+	sq_job_tried(job, res);
+}
+
+static void sq_job_work(struct work_struct *work)
+{
+	struct sq_job *job = container_of(work, struct sq_job, work);
+	struct sq_lane *lane = job->lane;
+
+	if (sq_lanes_begin(job))
+		sq_job_run(job);
+	else
+		sq_job_free(job);
+	sq_lanes_end(lane);
+}
+
+void sq_file_later(struct sq_request *request, enum sq_what what, loff_t off, size_t done)
+{
+	struct sq_job *job = sq_job_new(request, what, off, done);
+	static const u64 extra[2];
+
+	if (!job) {
+		request->ops->complete(request, done ?: -ENOMEM, extra);
+		return;
+	}
+	/* The ring's mm and credentials are current here. */
+	if ((job->iocb.ki_flags & IOCB_DIRECT) && (job->file->f_mode & FMODE_NOWAIT) &&
+	    (what == SQ_READ || what == SQ_WRITE))
+		sq_job_tried(job, sq_job_try(job, true));
+	else
+		sq_lanes_push(job);
+}
