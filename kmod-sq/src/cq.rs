@@ -9,6 +9,7 @@ use sq_uapi::consts::cq_flags;
 use sq_uapi::{Cqe, Errno, KernelMem, KernelWord, SqStats, UserWord};
 
 use crate::host::{Host, Notify};
+use crate::look::Look;
 use crate::request::Requests;
 
 /// Why the drain owner left entries behind.
@@ -164,6 +165,16 @@ impl<H: Host> Cq<H> {
         if earlier {
             self.wake_at = Some(at);
         }
+    }
+
+    /// The counters.
+    pub(crate) fn stats(&self) -> SqStats {
+        SqStats { inflight: self.requests.inflight().into(), ..self.stats }
+    }
+
+    /// The private indices, for people.
+    pub(crate) fn indices(&self, look: Look) -> Look {
+        Look { cq_head: self.head, cq_tail: self.tail, reserved: self.reserved, ..look }
     }
 
     /// Checks CQ-5's parts against each other; for tests.

@@ -15,6 +15,8 @@ pub trait Lock<T> {
     fn new(value: T) -> Self;
     /// Runs `f` with the lock held.
     fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R;
+    /// As [`Lock::with`], or `None` at once if somebody else holds it.
+    fn try_with<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R>;
 }
 
 /// An open file that an entry can name.

@@ -252,7 +252,7 @@ impl<H: Host> Ring<H> {
 
     /// The counters.
     pub fn stats(&self) -> SqStats {
-        self.cq.with(|cq| SqStats { inflight: cq.requests.inflight().into(), ..cq.stats })
+        self.cq.with(|cq| cq.stats())
     }
 
     /// Whether the slots of the completion queue add up (CQ-5). For tests, between operations.

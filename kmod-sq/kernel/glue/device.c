@@ -20,6 +20,7 @@ struct sq_device {
 	const struct sq_driver_table	*table;
 	const void			*data;
 	struct sq_door			door;
+	struct sq_tally			tally;
 	struct module			*owner;
 	char				name[2 + SQ_DRIVER_NAME_MAX + 1];
 	struct list_head		list;
@@ -95,6 +96,7 @@ static long sq_setup(struct sq_file *sf, u8 *arg, size_t len, void __user *user)
 		sq_home_free(home);
 		goto out;
 	}
+	sq_tally_join(&device->tally, home);
 	sq_poll_start(home);
 	/* Before it is published: a ring that its owner cannot find is none. */
 	if (copy_to_user(user, arg, len)) {
@@ -256,6 +258,14 @@ static int sq_release(struct inode *inode, struct file *file)
 	return 0;
 }
 
+static void sq_show_fdinfo(struct seq_file *m, struct file *file)
+{
+	struct sq_home *home = sq_home_of(file);
+
+	if (home)
+		sq_show_home(m, home);
+}
+
 const struct file_operations sq_file_operations = {
 	.open		= sq_open,
 	.release	= sq_release,
@@ -264,6 +274,7 @@ const struct file_operations sq_file_operations = {
 	.mmap		= sq_mmap,
 	.poll		= sq_poll,
 	.llseek		= noop_llseek,
+	.show_fdinfo	= sq_show_fdinfo,
 };
 
 /* Ours as well: requests may outlive the driver's interest, and their completions run here. */
@@ -277,6 +288,16 @@ void sq_device_unpin(struct sq_device *device)
 {
 	module_put(device->owner);
 	module_put(THIS_MODULE);
+}
+
+struct sq_tally *sq_tally_of(struct sq_device *device)
+{
+	return &device->tally;
+}
+
+struct sq_tally *sq_device_tally(struct miscdevice *misc)
+{
+	return &container_of(misc, struct sq_device, misc)->tally;
 }
 
 static LIST_HEAD(sq_devices);
@@ -349,11 +370,13 @@ struct sq_device *sq_driver_register(const struct sq_driver_table *table, const 
 	device->owner = owner;
 	device->fops = sq_file_operations;
 	device->fops.owner = owner;
+	sq_tally_init(&device->tally);
 	device->misc = (struct miscdevice){
 		.minor	= MISC_DYNAMIC_MINOR,
 		.name	= device->name,
 		.fops	= &device->fops,
 		.mode	= mode,
+		.groups	= sq_device_groups,
 	};
 	mutex_lock(&sq_devices_lock);
 	/* misc_register() would find out too, but complains at length. */

@@ -6,6 +6,7 @@
  *	device.c	drivers, nodes, and the calls on an open file
  *	home.c		life of what a ring stands on; sleeping, waking, workers, clock
  *	poll.c		the polling thread
+ *	show.c		fdinfo, and a device's counters in sysfs
  *	memory.c	ring pages, mappings, allocation, user copies
  *	signal.c	the signal mask of a wait
  *	doors.c		what the doors without a ring need of their caller
@@ -17,7 +18,9 @@
 #include <linux/eventfd.h>
 #include <linux/fs.h>
 #include <linux/hrtimer.h>
+#include <linux/list.h>
 #include <linux/mm.h>
+#include <linux/mutex.h>
 #include <linux/sched.h>
 #include <linux/version.h>
 #include <linux/wait.h>
@@ -55,6 +58,8 @@ struct sq_device;
  */
 struct sq_home {
 	struct sq_ring		*ring;
+	u64			id;		/* for people */
+	struct list_head	tallied;	/* in its device's tally */
 	struct mm_struct	*mm;		/* mmgrab: an identity, and the way to mmget_not_zero() */
 	const struct cred	*cred;		/* every entry runs with it */
 	struct sq_device	*device;
@@ -101,12 +106,30 @@ extern const struct file_operations sq_file_operations;
 /* Pins the device's module from a place that holds it already. */
 void sq_device_pin(struct sq_device *device);
 void sq_device_unpin(struct sq_device *device);
+struct sq_tally *sq_tally_of(struct sq_device *device);
+struct miscdevice;
+struct sq_tally *sq_device_tally(struct miscdevice *misc);
 
 /* --- poll.c --- */
 struct sq_turn;
 /* Nothing, for a home without a polling thread. */
 void sq_poll_start(struct sq_home *home);
 void sq_poll_free(struct sq_home *home);
+
+/* --- show.c --- */
+struct seq_file;
+/* Counters of a device: the rings that there are, and sums of those that have ended. */
+struct sq_tally {
+	struct mutex		lock;
+	struct list_head	homes;
+	u32			rings;		/* in homes */
+	struct sq_stats		ended;
+};
+void sq_tally_init(struct sq_tally *tally);
+void sq_tally_join(struct sq_tally *tally, struct sq_home *home);
+void sq_tally_leave(struct sq_tally *tally, struct sq_home *home);
+extern const struct attribute_group *sq_device_groups[];
+void sq_show_home(struct seq_file *m, struct sq_home *home);
 
 /* --- memory.c --- */
 int sq_pages_map(const struct sq_pages *pages, struct vm_area_struct *vma);
@@ -127,6 +150,7 @@ int sq_user_enter(struct sq_home *home);
 void sq_user_leave(struct sq_home *home);
 void sq_lock_init(void *lock);
 unsigned long sq_lock(void *lock);
+bool sq_trylock(void *lock, unsigned long *flags);
 void sq_unlock(void *lock, unsigned long flags);
 struct file *sq_file_get(s32 fd);
 void sq_file_ref(struct file *file);
@@ -171,6 +195,19 @@ int sq_ring_setup(struct sq_home *home, const struct sq_driver_table *table, con
 long sq_ring_call(struct sq_ring *ring, u32 cmd, u8 *arg, size_t len);
 __poll_t sq_ring_poll(struct sq_ring *ring);
 void sq_ring_alarm(struct sq_ring *ring);
+
+/* kmod-sq/src/look.rs says what it is. */
+struct sq_look {
+	u32		mode, sq_entries, cq_entries, max_inflight;
+	u32		stopped, draining, busy;
+	u32		sq_head, cq_head, cq_tail, reserved, stall;
+	struct sq_stats	stats;
+};
+static_assert(sizeof(struct sq_look) == 152 && offsetof(struct sq_look, stats) == 48);
+enum { SQ_STOP_DISABLED = 1, SQ_STOP_BROKEN = 2, SQ_STOP_QUIESCED = 4 };
+
+void sq_ring_look(struct sq_ring *ring, struct sq_look *look);
+void sq_ring_stats(struct sq_ring *ring, struct sq_stats *stats);
 /* Consumes the reference that sq_queue_drain() was given. */
 void sq_ring_drain(struct sq_ring *ring);
 /* One time awake; whether to call it again at once. */

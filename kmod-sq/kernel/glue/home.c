@@ -96,9 +96,12 @@ static void sq_free_work(struct work_struct *work)
 	cancel_work_sync(&home->alarm_work);
 	hrtimer_cancel(&home->alarm);
 	cancel_work_sync(&home->alarm_work);
+	sq_tally_leave(sq_tally_of(home->device), home);
 	sq_ring_destroy(home->ring);
 	sq_home_free(home);
 }
+
+static atomic64_t sq_home_ids = ATOMIC64_INIT(0);
 
 struct sq_home *sq_home_new(struct sq_device *device)
 {
@@ -123,6 +126,7 @@ struct sq_home *sq_home_new(struct sq_device *device)
 	home->mm = current->mm;
 	home->cred = get_current_cred();
 	home->device = device;
+	home->id = atomic64_inc_return(&sq_home_ids);
 	sq_device_pin(device);
 	return home;
 }

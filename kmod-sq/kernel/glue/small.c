@@ -29,6 +29,11 @@ unsigned long sq_lock(void *lock)
 	return flags;
 }
 
+bool sq_trylock(void *lock, unsigned long *flags)
+{
+	return raw_spin_trylock_irqsave((raw_spinlock_t *)lock, *flags);
+}
+
 void sq_unlock(void *lock, unsigned long flags)
 {
 	raw_spin_unlock_irqrestore((raw_spinlock_t *)lock, flags);

@@ -5,10 +5,10 @@ use core::ffi::c_void;
 use core::ptr::NonNull;
 
 use kmod_sq::call::{self, ring_call};
-use kmod_sq::{Geometry, Host, Mode, Polled, RingRef};
+use kmod_sq::{Geometry, Host, Look, Mode, Polled, RingRef};
 use sq_driver::Bound;
 use sq_driver::abi::Table;
-use sq_uapi::{Errno, Mapped, Parts, SqRegion, SqSetup};
+use sq_uapi::{Errno, Mapped, Parts, SqRegion, SqSetup, SqStats};
 
 use crate::host::{KernelHost, KernelRing, Turn};
 use crate::{array, ffi};
@@ -80,6 +80,28 @@ unsafe extern "C" fn sq_ring_poll(ring: &KernelRing) -> u32 {
     let readable = if ring.poll() { READABLE } else { 0 };
     let error = if ring.is_broken() { ERROR } else { 0 };
     readable | error
+}
+
+/// What fdinfo shows. Waits for nobody.
+///
+/// # Safety
+///
+/// **reference**; `look` is writable.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sq_ring_look(ring: &KernelRing, look: *mut Look) {
+    // SAFETY: the contract.
+    unsafe { look.write(ring.look()) };
+}
+
+/// The counters.
+///
+/// # Safety
+///
+/// **reference**; `stats` is writable.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sq_ring_stats(ring: &KernelRing, stats: *mut SqStats) {
+    // SAFETY: the contract.
+    unsafe { stats.write(ring.stats()) };
 }
 
 /// The alarm went off.

@@ -46,6 +46,8 @@ unsafe extern "C" {
     pub(crate) fn sq_user_leave(home: *mut Home);
     pub(crate) fn sq_lock_init(lock: *mut c_void);
     pub(crate) fn sq_lock(lock: *mut c_void) -> usize;
+    /// Writes `flags`, for `sq_unlock`, if it returns true.
+    pub(crate) fn sq_trylock(lock: *mut c_void, flags: *mut usize) -> bool;
     pub(crate) fn sq_unlock(lock: *mut c_void, flags: usize);
     /// A counted reference, or an error number as a pointer.
     pub(crate) fn sq_file_get(fd: i32) -> *mut File;

@@ -43,4 +43,18 @@ impl<T> Lock<T> for SpinLock<T> {
         unsafe { ffi::sq_unlock(raw, flags) };
         result
     }
+
+    fn try_with<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
+        let raw = self.raw.get().cast();
+        let mut flags = 0;
+        // SAFETY: as in `with`; `flags` is writable.
+        if !unsafe { ffi::sq_trylock(raw, &raw mut flags) } {
+            return None;
+        }
+        // SAFETY: as in `with`.
+        let result = f(unsafe { &mut *self.value.get() });
+        // SAFETY: as in `with`.
+        unsafe { ffi::sq_unlock(raw, flags) };
+        Some(result)
+    }
 }

@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use kmod_sq::{Abilities, Host, HostFile, Lock, Notify, Ring, Waited};
@@ -60,6 +60,14 @@ impl<T> Lock<T> for ShortLock<T> {
     #[inline]
     fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
         f(&mut lock(&self.0))
+    }
+
+    fn try_with<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
+        match self.0.try_lock() {
+            Ok(mut value) => Some(f(&mut value)),
+            Err(TryLockError::Poisoned(value)) => Some(f(&mut value.into_inner())),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 }
 
