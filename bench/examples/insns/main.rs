@@ -18,6 +18,7 @@ use meter::{BATCHES, Phases, measure, phases};
 
 fn main() -> Result<(), Box<dyn Error>> {
     ring()?;
+    ioctl()?;
     bare_ring()?;
     one()?;
     array()?;
@@ -69,6 +70,15 @@ fn reap(ring: &mut Ring) -> u32 {
         good += u32::from(completion.result().is_ok());
     }
     good
+}
+
+fn ioctl() -> Result<(), Box<dyn Error>> {
+    let device = Backend::device("/dev/sqnull").open()?;
+    let call = |n: u32| device.issue(&opcode::Nop::new().build().user_data(n.into())).is_ok();
+    for batch in BATCHES {
+        measure("ioctl", batch, || (0..batch).map(|n| u32::from(call(n))).sum())?;
+    }
+    Ok(())
 }
 
 fn bare_ring() -> Result<(), Box<dyn Error>> {
