@@ -3,13 +3,17 @@
 //! advances by one an instruction.
 //!
 //! An operation is counted whole: building the entry, handing it over, whatever the kernel does with it, and having read its result.
+//! With the argument `trace` it does one round of each kind, with marks between them, for QEMU to write down.
+//!
 //! Lines on stdout are `door,batch,instructions`, and `where,phase,instructions` for the parts of a round of the ring.
 
 mod baseline;
 mod meter;
 
 use std::error::Error;
+use std::fs::OpenOptions;
 use std::hint::black_box;
+use std::io::{Read, Write};
 
 use liburing_shm::{Backend, Ring, opcode};
 
@@ -17,12 +21,46 @@ use baseline::{Array, Bare, Command, One};
 use meter::{BATCHES, Phases, measure, phases};
 
 fn main() -> Result<(), Box<dyn Error>> {
+    if std::env::args().nth(1).as_deref() == Some("trace") {
+        return trace();
+    }
     ring()?;
     ioctl()?;
     bare_ring()?;
     one()?;
     array()?;
     command()?;
+    Ok(())
+}
+
+/// A mark is an ioctl that does nothing: `xtask/src/vm/trace.rs` cuts there.
+fn trace() -> Result<(), Box<dyn Error>> {
+    let backend = Backend::device("/dev/sqnull");
+    let mut ring = Ring::builder(meter::CHUNK / 2).cq_entries(meter::CHUNK).build(&backend)?;
+    let device = backend.open()?;
+    let mut mark = One::open()?;
+    let mut marked_rounds = || -> Result<(), Box<dyn Error>> {
+        mark.null();
+        for batch in [1, 32] {
+            mark.null();
+            push(&mut ring, batch);
+            enter(&mut ring);
+            reap(&mut ring);
+        }
+        mark.null();
+        device.issue(&opcode::Nop::new().build())?;
+        mark.null();
+        Ok(())
+    };
+    // Pages, caches of the kernel's allocator, and a first look at the completion slots that are free again.
+    for _ in 0..100 {
+        marked_rounds()?;
+    }
+    let mut console = OpenOptions::new().read(true).write(true).open("/dev/ttyS0")?;
+    console.write_all(b"sq-trace-begin\n")?;
+    console.read_exact(&mut [0])?;
+    marked_rounds()?;
+    console.write_all(b"sq-trace-end\n")?;
     Ok(())
 }
 

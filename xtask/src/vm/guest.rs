@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use super::dmesg;
 use super::initramfs::Initramfs;
 use super::qemu::{EXIT_BY_GUEST, Machine};
+use super::trace;
 use crate::apt;
 use crate::ctx::Ctx;
 use crate::kernel::Kernel;
@@ -55,6 +56,11 @@ pub(crate) struct Results {
 }
 
 impl Results {
+    /// Where the machine's files are.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Copies the files that jobs left in /w/out to `target`.
     pub(crate) fn save_files(&self, target: &Path) -> Result<()> {
         fs::create_dir_all(target)?;
@@ -79,6 +85,8 @@ pub(crate) struct Guest {
     pub(crate) cpu: String,
     pub(crate) mem_mib: u32,
     pub(crate) append: String,
+    /// The guest may ask for a trace.
+    pub(crate) trace: bool,
 }
 
 impl Guest {
@@ -93,6 +101,7 @@ impl Guest {
             cpu: "max".to_owned(),
             mem_mib: 512,
             append: String::new(),
+            trace: false,
         })
     }
 
@@ -118,7 +127,7 @@ impl Guest {
         let machine_files = self.write(&dir)?;
         let limit = OVERHEAD + self.jobs.iter().map(|j| j.timeout).sum::<Duration>();
         let label = format!("guest {}", self.kernel);
-        let (code, console) = watch(&label, self.machine(&machine_files, false).command(), limit)?;
+        let (code, console) = watch(&label, self.machine(&machine_files, false).command(), limit, &dir)?;
         let out = dir.join("out");
         fs::create_dir_all(&out)?;
         // Without its sentinel the archive proves nothing: panic and power-off look like success to QEMU.
@@ -158,7 +167,7 @@ impl Guest {
                 self.files.add(&format!("{base}/user"), Vec::new(), 0o644);
             }
         }
-        let files = MachineFiles { initrd: dir.join("initrd"), results: dir.join("results.tar") };
+        let files = MachineFiles { dir: dir.to_owned(), initrd: dir.join("initrd"), results: dir.join("results.tar") };
         fs::write(&files.initrd, self.files.encode())?;
         Ok(files)
     }
@@ -172,12 +181,14 @@ impl Guest {
             mem_mib: self.mem_mib,
             icount: self.icount,
             append: &self.append,
+            trace: self.trace.then_some(files.dir.as_path()),
             interactive,
         }
     }
 }
 
 struct MachineFiles {
+    dir: PathBuf,
     initrd: PathBuf,
     results: PathBuf,
 }
@@ -190,15 +201,16 @@ fn scratch(ctx: &Ctx) -> Result<PathBuf> {
 }
 
 /// Runs QEMU until it ends (its status) or `limit` is over (`None`); returns its console as well.
-fn watch(label: &str, mut qemu: Command, limit: Duration) -> Result<(Option<i32>, String)> {
+fn watch(label: &str, mut qemu: Command, limit: Duration, dir: &Path) -> Result<(Option<i32>, String)> {
     let bar = spinner(label);
     let (reader, writer) = std::io::pipe()?;
     let mut child = qemu
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(writer.try_clone()?)
         .stderr(writer)
         .spawn()
         .context("cannot run qemu-system-x86_64")?;
+    let mut stdin = child.stdin.take().context("a pipe was asked for")?;
     drop(qemu); // with it go our copies of the pipe's write end
     let (lines, console) = mpsc::channel();
     let pump = thread::spawn(move || {
@@ -216,6 +228,10 @@ fn watch(label: &str, mut qemu: Command, limit: Duration) -> Result<(Option<i32>
             Ok(line) => {
                 if let Some(job) = line.split("sq-job ").nth(1) {
                     bar.set_message(job.to_owned());
+                }
+                if let Err(why) = trace::obey(&line, dir, &mut stdin) {
+                    text.push_str(&format!("no trace: {why:#}\n"));
+                    break false;
                 }
                 text.push_str(&line);
                 text.push('\n');

@@ -10,7 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::guest::{Guest, Job};
+use super::guest::{Guest, Job, Results};
+use super::trace::{self, Cost};
 use crate::ctx::Ctx;
 use crate::kernel::Kernel;
 use crate::module;
@@ -42,6 +43,9 @@ pub(crate) struct Args {
     /// Write the counts to bench/insns.csv
     #[arg(long, conflicts_with = "check")]
     update: bool,
+    /// Show which functions of the kernel the instructions are in
+    #[arg(long)]
+    functions: bool,
 }
 
 /// Counts by door and batch.
@@ -93,10 +97,15 @@ pub(crate) fn run(ctx: &Ctx, args: &Args) -> Result<ExitCode> {
     if (args.check || args.update) && args.kernel != TABLE_KERNEL {
         bail!("{TABLE} is about {TABLE_KERNEL}");
     }
-    let [gate, beside] = CPUS.map(|cpu| measure(ctx, args.kernel, cpu));
-    let (gate, beside) = (gate?, beside?);
     let release = release(ctx, args.kernel)?;
-    eprint!("{}", table(&release, &gate, &beside.counts));
+    let gate = measure(ctx, args.kernel, CPUS[0])?;
+    // A check is run often, and these two decide nothing.
+    let beside = if args.check { None } else { Some(measure(ctx, args.kernel, CPUS[1])?) };
+    let rounds = if args.check { None } else { Some(traced(ctx, args.kernel)?) };
+    eprint!("{}", table(&release, &gate, beside.as_ref()));
+    if let Some(rounds) = rounds {
+        eprint!("{}", calls(&rounds, args.functions));
+    }
     print!("{}", gate.counts.lines());
     let path = ctx.root.join(TABLE);
     if args.update {
@@ -120,20 +129,11 @@ pub(crate) fn run(ctx: &Ctx, args: &Args) -> Result<ExitCode> {
 }
 
 fn measure(ctx: &Ctx, kernel: Kernel, cpu: &str) -> Result<Measured> {
-    let mut guest = Guest::new(ctx, kernel)?;
-    guest.icount = true;
+    let mut guest = prepare(ctx, kernel)?;
     guest.cpu = cpu.to_owned();
-    let mut modules = module::build(ctx, kernel)?.modules;
-    modules.push(module::build_baseline(ctx, kernel)?);
-    guest.load_modules(&modules)?;
     let program = guest.files.add_program(&program(ctx)?)?;
     guest.jobs.push(Job::new("insns", program, TIMEOUT));
-    let results = guest.boot(ctx)?;
-    for job in &results.jobs {
-        if job.code != 0 || !job.complaints.is_empty() {
-            bail!("{} failed in the guest ({}):\n{}{}", job.name, job.code, job.stderr, job.complaints.join("\n"));
-        }
-    }
+    let results = finish(ctx, guest)?;
     let last = results.jobs.last().context("the guest returned no result")?;
     let (phases, counts): (Vec<&str>, Vec<&str>) = last.stdout.lines().partition(|line| line.starts_with("where "));
     Ok(Measured {
@@ -141,6 +141,42 @@ fn measure(ctx: &Ctx, kernel: Kernel, cpu: &str) -> Result<Measured> {
         phases: phases.into_iter().map(|line| line.trim_start_matches("where ").to_owned()).collect(),
         notes: last.stderr.clone(),
     })
+}
+
+/// What the kernel runs for the calls between the program's marks. From mark to mark it runs the mark's call too.
+fn traced(ctx: &Ctx, kernel: Kernel) -> Result<[Cost; 3]> {
+    let mut guest = prepare(ctx, kernel)?;
+    guest.trace = true;
+    // A kernel with one processor takes the lock prefixes out.
+    guest.append = "noreplace-smp".to_owned();
+    let program = guest.files.add_program(&program(ctx)?)?;
+    guest.jobs.push(Job::new("symbols", "cat /proc/kallsyms".to_owned(), TIMEOUT));
+    guest.jobs.push(Job::new("insns", format!("{program} trace"), TIMEOUT));
+    let results = finish(ctx, guest)?;
+    let symbols = results.jobs.iter().find(|job| job.name == "symbols").context("no symbols came back")?;
+    let costs = trace::read(results.dir(), &symbols.stdout, "base_ioctl")?;
+    let [null, one, many, ioctl] = &costs[..] else { bail!("{} rounds in the trace, not 4", costs.len()) };
+    Ok([one, many, ioctl].map(|cost| cost.without(null)))
+}
+
+/// A guest under icount, with all modules loaded.
+fn prepare(ctx: &Ctx, kernel: Kernel) -> Result<Guest> {
+    let mut guest = Guest::new(ctx, kernel)?;
+    guest.icount = true;
+    let mut modules = module::build(ctx, kernel)?.modules;
+    modules.push(module::build_baseline(ctx, kernel)?);
+    guest.load_modules(&modules)?;
+    Ok(guest)
+}
+
+fn finish(ctx: &Ctx, guest: Guest) -> Result<Results> {
+    let results = guest.boot(ctx)?;
+    for job in &results.jobs {
+        if job.code != 0 || !job.complaints.is_empty() {
+            bail!("{} failed in the guest ({}):\n{}{}", job.name, job.code, job.stderr, job.complaints.join("\n"));
+        }
+    }
+    Ok(results)
 }
 
 /// The measuring program, built for this host.
@@ -164,14 +200,22 @@ fn release(ctx: &Ctx, kernel: Kernel) -> Result<String> {
 }
 
 /// Everything, for a reader.
-fn table(release: &str, gate: &Measured, beside: &Counts) -> String {
+fn table(release: &str, gate: &Measured, beside: Option<&Measured>) -> String {
     let mut text = format!("guest instructions per operation, {release}\n");
-    let _ = writeln!(text, "{:16}{:>6}{:>12}{:>12}", "door", "batch", CPUS[0], CPUS[1]);
+    let mut columns = vec![(CPUS[0], gate)];
+    columns.extend(beside.map(|beside| (CPUS[1], beside)));
+    let row = |door: &str, batch: &str, cells: Vec<String>| {
+        format!("{door:16}{batch:>6}{}\n", cells.iter().map(|cell| format!("{cell:>12}")).collect::<String>())
+    };
+    text.push_str(&row("door", "batch", columns.iter().map(|(cpu, _)| (*cpu).to_owned()).collect()));
     for door in DOORS {
         for batch in BATCHES {
-            let cell =
-                |counts: &Counts| counts.get(door, batch).map_or("missing".to_owned(), |count| format!("{count:.1}"));
-            let _ = writeln!(text, "{door:16}{batch:>6}{:>12}{:>12}", cell(&gate.counts), cell(beside));
+            let cell = |measured: &Measured| {
+                let count = measured.counts.get(door, batch);
+                count.map_or("missing".to_owned(), |count| format!("{count:.1}"))
+            };
+            let cells = columns.iter().map(|(_, measured)| cell(measured)).collect();
+            text.push_str(&row(door, &batch.to_string(), cells));
         }
     }
     let _ = writeln!(text, "\nwhere");
@@ -179,6 +223,23 @@ fn table(release: &str, gate: &Measured, beside: &Counts) -> String {
         let _ = writeln!(text, "{}", phase.split(',').map(|cell| format!("{cell:<14}")).collect::<String>().trim_end());
     }
     let _ = write!(text, "\n{}", gate.notes);
+    text
+}
+
+/// Whole calls, as the kernel runs them.
+fn calls(costs: &[Cost; 3], functions: bool) -> String {
+    let head = ["call, kernel half", "instructions", "fences and locked", "indirect calls"];
+    let mut text = format!("\n{:28}{:>14}{:>20}{:>16}\n", head[0], head[1], head[2], head[3]);
+    for (what, cost) in ["ring, ENTER with 1", "ring, ENTER with 32", "ioctl"].iter().zip(costs) {
+        let _ = writeln!(text, "{what:28}{:>14}{:>20}{:>16}", cost.instructions, cost.locked, cost.indirect_calls);
+        if functions {
+            let mut rows: Vec<_> = cost.functions.iter().collect();
+            rows.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+            for (name, count) in rows {
+                let _ = writeln!(text, "  {count:>6} {name}");
+            }
+        }
+    }
     text
 }
 

@@ -8,6 +8,7 @@ mod initramfs;
 mod insns;
 mod qemu;
 mod suite;
+mod trace;
 
 use std::fs;
 use std::path::PathBuf;

@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use super::trace;
+
 /// What `qexit` makes QEMU return: (16 << 1) | 1.
 pub(crate) const EXIT_BY_GUEST: i32 = 33;
 
@@ -17,6 +19,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) mem_mib: u32,
     pub(crate) icount: bool,
     pub(crate) append: &'a str,
+    /// Directory of a trace that the guest may ask for.
+    pub(crate) trace: Option<&'a Path>,
     /// The console is the terminal, for a shell.
     pub(crate) interactive: bool,
 }
@@ -36,7 +40,11 @@ impl Machine<'_> {
         if self.interactive {
             qemu.args(["-serial", "mon:stdio"]);
         } else {
-            qemu.args(["-monitor", "none", "-serial", "stdio"]);
+            match self.trace {
+                Some(dir) => qemu.args(trace::options(dir)),
+                None => qemu.args(["-monitor", "none"]),
+            };
+            qemu.args(["-serial", "stdio"]);
         }
         qemu.args(["-serial", &format!("file:{}", self.results.display())]);
         qemu.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initrd);
