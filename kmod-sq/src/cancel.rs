@@ -71,6 +71,8 @@ impl<H: Host> Ring<H> {
         let mut already = false;
         let mut from = 0u32;
         while from < self.geometry.max_inflight {
+            // A cancel that was begun is finished, also for the dead.
+            let _ = self.host.pause();
             let found = self.cq.with(|cq| cq.requests.find(from, STRIDE, matching));
             let Some((index, found)) = found else {
                 from = from.saturating_add(STRIDE);
@@ -117,8 +119,7 @@ impl<H: Host> Ring<H> {
             return Err(Errno::EINVAL);
         }
         let deadline = self.host.now_ns().saturating_add(quiesce.timeout_ns);
-        self.set_stop(stop::QUIESCED);
-        self.host.notify(Notify { waiters: true, eventfd: false });
+        self.shut();
         // First the drain: once it is free, with the bit set, nothing new comes in flight. (A polling thread lets go of it when
         // it sees the bit.) Then one cancel reaches all there is.
         self.await_quiet(deadline, Self::drain_is_free)?;
@@ -131,11 +132,16 @@ impl<H: Host> Ring<H> {
         })
     }
 
+    /// Accepts nothing more, and wakes who waits. The next to look at the ring cancels what is in flight.
+    pub fn shut(&self) {
+        self.set_stop(stop::QUIESCED);
+        self.host.notify(Notify { waiters: true, eventfd: false });
+    }
+
     /// The end of a ring whose file is gone: accepts nothing more and cancels what is in flight, without waiting for either
     /// (LIFE-2). What outlives it keeps the ring by reference, and its completion goes nowhere.
     pub fn abandon(&self) {
-        self.set_stop(stop::QUIESCED);
-        self.host.notify(Notify { waiters: true, eventfd: false });
+        self.shut();
         self.cancel_everything();
         // A worker may be in the middle of an entry that this cancel came too early for: once more, after it.
         H::work(self);

@@ -131,7 +131,8 @@ pub trait Host: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// `EBADF` or `EINVAL` if `fd` is no eventfd.
+    /// `EBADF` or `EINVAL` if `fd` is no eventfd, `EBUSY` if there is one already, `ENXIO` if there is none to forget. Of two
+    /// callers at a time one wins.
     fn set_eventfd(&self, fd: Option<i32>) -> Result<(), Errno>;
 
     /// Wakes. Called after a batch was posted, with no lock held, from any context.
@@ -147,6 +148,16 @@ pub trait Host: Sized + Send + Sync + 'static {
 
     /// Monotonic time in nanoseconds.
     fn now_ns(&self) -> u64;
+
+    /// Called between pieces of work that may be many or long, with no lock held, where one may sleep: others get a turn.
+    /// A home whose threads are preempted anyway need do nothing.
+    ///
+    /// # Errors
+    ///
+    /// `ECANCELED` if the calling thread was killed: it wants no more done.
+    fn pause(&self) -> Result<(), Errno> {
+        Ok(())
+    }
 
     /// Sleeps until `ready` holds, `deadline` (on the clock of [`Host::now_ns`]) passes or a signal arrives. `ready` is called after
     /// the caller has been put where [`Host::notify`] finds it, and after each wake-up.

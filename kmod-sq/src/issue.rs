@@ -66,6 +66,10 @@ fn deferred<H: Host>(ring: &Ring<H>, intake: &mut Intake) -> i32 {
 /// Issues an operation that has bytes or a target, which are found first, and forgotten again afterwards.
 #[inline(never)]
 pub(crate) fn special<H: Host>(ring: &Ring<H>, intake: &mut Intake, parsed: &Parsed) -> i32 {
+    // BELL-3: each of these may take long, and there may be thousands. Whoever was killed runs no more of them.
+    if let Err(errno) = ring.host.pause() {
+        return errno.to_res();
+    }
     if parsed.opcode() == sq_driver::op::ASYNC_CANCEL {
         // The framework's own.
         return ring.cancel_entry(Snapshot::of_words(&intake.op.sqe)).unwrap_or_else(|errno| reject(ring, errno));

@@ -219,6 +219,7 @@ impl<H: Host> Ring<H> {
         let mut soonest = u64::MAX;
         let mut from = 0u32;
         while from < self.geometry.max_inflight {
+            let _ = self.host.pause();
             let due = self.cq.with(|cq| cq.requests.claim_due(from, STRIDE, now, &mut soonest));
             from = match due {
                 Some((index, res)) => {

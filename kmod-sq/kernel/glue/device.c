@@ -46,7 +46,7 @@ static struct sq_home *sq_home_of(struct file *file)
 }
 
 /* LIFE-3: one mm, and whatever the calling thread has become since, the ring's credentials. */
-static long sq_call(struct sq_home *home, u32 cmd, u8 *arg, size_t len)
+static long sq_call_owned(struct sq_home *home, u32 cmd, u8 *arg, size_t len)
 {
 	const struct cred *cred;
 	long ret;
@@ -59,6 +59,54 @@ static long sq_call(struct sq_home *home, u32 cmd, u8 *arg, size_t len)
 	ret = sq_ring_call(home->ring, cmd, arg, len);
 	revert_creds(cred);
 	return ret;
+}
+
+/*
+ * ENABLE_RINGS: the ring is its caller's from now on, mm and credentials. Not if
+ * it has been mapped elsewhere: who can write entries would have them run by another.
+ */
+static long sq_enable(struct sq_home *home, u8 *arg, size_t len)
+{
+	const struct cred *cred = home->cred;
+	struct mm_struct *mm = home->mm;
+	long ret;
+
+	if (current->mm != mm && (home->mapped || !current->mm))
+		return -EXDEV;
+	ret = sq_ring_call(home->ring, SQ_IOC_REGISTER, arg, len);
+	if (ret)
+		return ret;
+	mmgrab(current->mm);
+	home->mm = current->mm;
+	home->cred = get_current_cred();
+	/* Pairs with the acquires: whoever finds the ring enabled finds its owner. */
+	smp_store_release(&home->disabled, false);
+	mmdrop(mm);
+	put_cred(cred);
+	return 0;
+}
+
+/* One call at a time, since its owner may change. Nobody waits: a stranger's call may take for ever. */
+static long sq_call_disabled(struct sq_home *home, u32 cmd, u8 *arg, size_t len)
+{
+	long ret;
+
+	if (!mutex_trylock(&home->enable_lock))
+		return -EBUSY;
+	if (home->disabled && cmd == SQ_IOC_REGISTER && len >= sizeof(struct sq_register) &&
+	    ((struct sq_register *)arg)->op == SQ_REGISTER_ENABLE_RINGS)
+		ret = sq_enable(home, arg, len);
+	else
+		ret = sq_call_owned(home, cmd, arg, len);
+	mutex_unlock(&home->enable_lock);
+	return ret;
+}
+
+static long sq_call(struct sq_home *home, u32 cmd, u8 *arg, size_t len)
+{
+	if (unlikely(smp_load_acquire(&home->disabled)))
+		return sq_call_disabled(home, cmd, arg, len);
+	return sq_call_owned(home, cmd, arg, len);
 }
 
 /* The signal mask is the caller's, not the ring's, so it is dealt with here. Rust checks all fields. */
@@ -96,6 +144,7 @@ static long sq_setup(struct sq_file *sf, u8 *arg, size_t len, void __user *user)
 		sq_home_free(home);
 		goto out;
 	}
+	home->disabled = ((struct sq_setup *)arg)->flags & SQ_SETUP_R_DISABLED;
 	sq_tally_join(&device->tally, home);
 	sq_poll_start(home);
 	/* Before it is published: a ring that its owner cannot find is none. */
@@ -203,6 +252,13 @@ static int sq_mmap(struct file *file, struct vm_area_struct *vma)
 
 	if (!home)
 		return -ENXIO;
+	if (smp_load_acquire(&home->disabled)) {
+		if (!mutex_trylock(&home->enable_lock))
+			return -EBUSY;
+		if (vma->vm_mm == home->mm)
+			home->mapped = true;
+		mutex_unlock(&home->enable_lock);
+	}
 	if (vma->vm_mm != home->mm)
 		return -EXDEV;
 	/* A private mapping would be a copy, and one of a file opened read-only is not VM_SHARED. */

@@ -63,7 +63,15 @@ struct sq_home {
 	struct mm_struct	*mm;		/* mmgrab: an identity, and the way to mmget_not_zero() */
 	const struct cred	*cred;		/* every entry runs with it */
 	struct sq_device	*device;
+
+	/* LIFE-3: a ring set up disabled changes hands when it is enabled. */
+	bool			disabled;	/* while it is set, mm and cred may change, under enable_lock */
+	bool			mapped;		/* its first owner can see it, so nobody else may have it */
+	struct mutex		enable_lock;	/* only ever tried for */
+
+	/* LIFE-2: a Dekker pair, see sq_mm_enter(). */
 	bool			closed;		/* user memory is out of reach: the file is gone */
+	atomic_t		guests;		/* kernel threads that are in the ring's user memory */
 
 	wait_queue_head_t	wait;		/* waiters and pollers */
 	spinlock_t		eventfd_lock;
@@ -83,12 +91,6 @@ struct sq_home {
 	struct sq_pages		pages[SQ_PAGES_NR];
 };
 
-/* LIFE-3: what a kernel thread becomes while it runs a ring's entries. */
-struct sq_guise {
-	struct mm_struct	*mm;		/* null: it has no users */
-	const struct cred	*cred;		/* what it had */
-};
-
 /* --- home.c --- */
 int sq_homes_init(void);
 void sq_homes_exit(void);
@@ -97,9 +99,12 @@ struct sq_home *sq_home_new(struct sq_device *device);
 void sq_home_free(struct sq_home *home);
 /* The file is gone. */
 void sq_home_close(struct sq_home *home);
-/* Whether the mm has users; the credentials it puts on in any case. */
-bool sq_guise_on(struct sq_guise *guise, struct sq_home *home);
-void sq_guise_off(const struct sq_guise *guise);
+/*
+ * LIFE-3: what a kernel thread wears while it runs a ring's entries, mm and
+ * credentials. False: it must not, as sq_mm_enter() says. *cred is what it had.
+ */
+bool sq_guise_on(const struct cred **cred, struct sq_home *home);
+void sq_guise_off(const struct cred *cred, struct sq_home *home);
 
 /* --- device.c --- */
 extern const struct file_operations sq_file_operations;
@@ -132,6 +137,16 @@ extern const struct attribute_group *sq_device_groups[];
 void sq_show_home(struct seq_file *m, struct sq_home *home);
 
 /* --- memory.c --- */
+/*
+ * Makes the ring's user memory a kernel thread's own, until sq_mm_leave(). False
+ * if its process or its file is gone, or the ring is not enabled yet. Whoever
+ * uses that memory outside of a call of its process does so between these two.
+ */
+bool sq_mm_enter(struct sq_home *home);
+void sq_mm_leave(struct sq_home *home);
+/* The file is gone: from now on nobody enters. Waits for those inside, if the caller's memory is at stake. */
+void sq_mm_close(struct sq_home *home);
+void sq_mm_wait(struct sq_home *home);
 int sq_pages_map(const struct sq_pages *pages, struct vm_area_struct *vma);
 void sq_pages_free(struct sq_pages *pages);
 
@@ -160,6 +175,7 @@ void sq_notify(struct sq_home *home, bool waiters, bool eventfd);
 bool sq_queue_drain(struct sq_home *home);
 void sq_set_alarm(struct sq_home *home, u64 at_ns);
 u64 sq_now_ns(void);
+int sq_pause(void);
 u32 sq_wait(struct sq_home *home, u64 deadline_ns, bool (*ready)(void *context), void *context);
 void sq_queue_free(struct sq_home *home);
 int sq_copy_entry(u64 *dst, u64 addr);
@@ -188,7 +204,7 @@ int sq_door_new(struct sq_door *door, const struct sq_driver_table *table, const
 /* ring: null, or that of the same file, which says what opcodes the file has given up. */
 long sq_door_issue(const struct sq_door *door, const struct sq_ring *ring, u64 addr);
 int sq_rust_query(const struct sq_driver_table *table, const void *data, u8 *arg, size_t len);
-/* On success the ring has one reference, which sq_ring_close() gives up. */
+/* On success the ring has one reference, for sq_ring_put(). */
 int sq_ring_setup(struct sq_home *home, const struct sq_driver_table *table, const void *data, u8 *arg, size_t len,
 		  struct sq_ring **ring);
 /* arg may be null, with len 0: the bare doorbell. */
@@ -208,14 +224,15 @@ enum { SQ_STOP_DISABLED = 1, SQ_STOP_BROKEN = 2, SQ_STOP_QUIESCED = 4 };
 
 void sq_ring_look(struct sq_ring *ring, struct sq_look *look);
 void sq_ring_stats(struct sq_ring *ring, struct sq_stats *stats);
-/* Consumes the reference that sq_queue_drain() was given. */
-void sq_ring_drain(struct sq_ring *ring);
+/* Not alive: the ring's process is gone, so nothing more is run. */
+void sq_ring_drain(struct sq_ring *ring, bool alive);
 /* One time awake; whether to call it again at once. */
 bool sq_ring_poll_awake(struct sq_ring *ring, struct sq_turn *turn);
+/* Stops and cancels, and waits for neither. */
+void sq_ring_abandon(struct sq_ring *ring);
 void sq_ring_keep(struct sq_ring *ring);
+/* The ring and its home may be gone after it. */
 void sq_ring_put(struct sq_ring *ring);
-/* Stops and cancels, never waits, and gives up the file's reference. */
-void sq_ring_close(struct sq_ring *ring);
 /* Drops the ring itself: nobody has a reference any more. */
 void sq_ring_destroy(struct sq_ring *ring);
 

@@ -35,35 +35,36 @@ void sq_homes_exit(void)
 	destroy_workqueue(sq_workqueue);
 }
 
-bool sq_guise_on(struct sq_guise *guise, struct sq_home *home)
+bool sq_guise_on(const struct cred **cred, struct sq_home *home)
 {
-	guise->mm = mmget_not_zero(home->mm) ? home->mm : NULL;
-	if (guise->mm)
-		kthread_use_mm(guise->mm);
-	guise->cred = override_creds(home->cred);
-	return guise->mm;
+	if (!sq_mm_enter(home))
+		return false;
+	*cred = override_creds(home->cred);
+	return true;
 }
 
-/* The home may be gone. */
-void sq_guise_off(const struct sq_guise *guise)
+void sq_guise_off(const struct cred *cred, struct sq_home *home)
 {
-	revert_creds(guise->cred);
-	if (!guise->mm)
-		return;
-	kthread_unuse_mm(guise->mm);
-	/* The last user of an mm unmaps it all, which may end in our own release(): not here. */
-	mmput_async(guise->mm);
+	/* Since 6.14 these two count nothing, and before, home's own reference would do. */
+	revert_creds(cred);
+	sq_mm_leave(home);
 }
 
 static void sq_drain_work(struct work_struct *work)
 {
 	struct sq_home *home = container_of(work, struct sq_home, drain_work);
-	struct sq_guise guise;
+	const struct cred *cred;
+	bool alive;
 
-	sq_guise_on(&guise, home);
-	/* Gives up the reference that came with the work. */
-	sq_ring_drain(home->ring);
-	sq_guise_off(&guise);
+	/* Not enabled yet, so nothing was accepted, and there is no owner to be (LIFE-3). */
+	if (!smp_load_acquire(&home->disabled)) {
+		alive = sq_guise_on(&cred, home);
+		sq_ring_drain(home->ring, alive);
+		if (alive)
+			sq_guise_off(cred, home);
+	}
+	/* The reference that came with the work. */
+	sq_ring_put(home->ring);
 }
 
 static void sq_alarm_work(struct work_struct *work)
@@ -115,9 +116,14 @@ struct sq_home *sq_home_new(struct sq_device *device)
 	init_waitqueue_head(&home->wait);
 	spin_lock_init(&home->eventfd_lock);
 	raw_spin_lock_init(&home->alarm_lock);
+	mutex_init(&home->enable_lock);
 	home->alarm_at = U64_MAX;
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
 	hrtimer_init(&home->alarm, CLOCK_MONOTONIC, HRTIMER_MODE_ABS);
 	home->alarm.function = sq_alarm_fires;
+#else
+	hrtimer_setup(&home->alarm, sq_alarm_fires, CLOCK_MONOTONIC, HRTIMER_MODE_ABS);
+#endif
 	INIT_WORK(&home->drain_work, sq_drain_work);
 	INIT_WORK(&home->alarm_work, sq_alarm_work);
 	INIT_WORK(&home->free_work, sq_free_work);
@@ -134,8 +140,10 @@ struct sq_home *sq_home_new(struct sq_device *device)
 /* LIFE-2: never waits for a completion. What is in flight keeps the ring, not the file. */
 void sq_home_close(struct sq_home *home)
 {
-	WRITE_ONCE(home->closed, true);
-	sq_ring_close(home->ring);
+	sq_mm_close(home);
+	sq_ring_abandon(home->ring);
+	sq_mm_wait(home);
+	sq_ring_put(home->ring);
 }
 
 void sq_home_free(struct sq_home *home)
@@ -182,6 +190,13 @@ void sq_set_alarm(struct sq_home *home, u64 at_ns)
 		hrtimer_start(&home->alarm, ns_to_ktime(at_ns), HRTIMER_MODE_ABS);
 	}
 	raw_spin_unlock_irqrestore(&home->alarm_lock, flags);
+}
+
+/* Between pieces of what may take long. An error: the caller was killed, and wants no more of it. */
+int sq_pause(void)
+{
+	cond_resched();
+	return fatal_signal_pending(current) ? -ECANCELED : 0;
 }
 
 u64 sq_now_ns(void)
@@ -244,10 +259,11 @@ void sq_notify(struct sq_home *home, bool waiters, bool eventfd)
 	spin_unlock_irqrestore(&home->eventfd_lock, flags);
 }
 
-/* A negative fd forgets the eventfd. */
+/* A negative fd forgets the eventfd. Of two threads at a time one wins. */
 int sq_eventfd_set(struct sq_home *home, s32 fd)
 {
 	struct eventfd_ctx *context = NULL;
+	int err = 0;
 
 	if (fd >= 0) {
 		context = eventfd_ctx_fdget(fd);
@@ -255,9 +271,15 @@ int sq_eventfd_set(struct sq_home *home, s32 fd)
 			return PTR_ERR(context);
 	}
 	spin_lock_irq(&home->eventfd_lock);
-	swap(home->eventfd, context);
+	if (context && home->eventfd)
+		err = -EBUSY;
+	else if (!context && !home->eventfd)
+		err = -ENXIO;
+	else
+		swap(home->eventfd, context);
 	spin_unlock_irq(&home->eventfd_lock);
+	/* The one that was there, or the one that was not taken. */
 	if (context)
 		eventfd_ctx_put(context);
-	return 0;
+	return err;
 }

@@ -4,6 +4,7 @@
 #include <linux/mmu_context.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
@@ -72,69 +73,109 @@ int sq_pages_map(const struct sq_pages *pages, struct vm_area_struct *vma)
 	return vm_insert_pages(vma, vma->vm_start, pages->pages, &nr);
 }
 
-/*
- * Makes the ring's user memory current. Inline, and in a drain by a worker, it
- * is already; a driver's own thread may come from anywhere.
- */
-static int sq_enter_mm(struct sq_home *home, size_t len, bool *entered)
+bool sq_mm_enter(struct sq_home *home)
 {
-	*entered = false;
-	/* LIFE-2: requests that outlive their ring's file have no user memory. */
-	if (READ_ONCE(home->closed) || len > INT_MAX)
-		return -EFAULT;
-	if (current->mm == home->mm)
-		return 0;
-	/* Another process's memory is not the ring's. */
-	if (!(current->flags & PF_KTHREAD) || current->mm || !mmget_not_zero(home->mm))
-		return -EFAULT;
-	kthread_use_mm(home->mm);
-	*entered = true;
-	return 0;
+	atomic_inc(&home->guests);
+	/* Pairs with sq_mm_close(): either this sees `closed`, or sq_mm_wait() sees this guest. */
+	smp_mb__after_atomic();
+	if (!READ_ONCE(home->closed) && !smp_load_acquire(&home->disabled) && mmget_not_zero(home->mm)) {
+		kthread_use_mm(home->mm);
+		return true;
+	}
+	if (atomic_dec_and_test(&home->guests))
+		wake_up_all(&home->wait);
+	return false;
 }
 
-static void sq_leave_mm(struct sq_home *home, bool entered)
+void sq_mm_leave(struct sq_home *home)
 {
-	if (!entered)
-		return;
 	kthread_unuse_mm(home->mm);
+	/* The last user of an mm unmaps it all, which may end in our own release(): not here. */
 	mmput_async(home->mm);
+	/* Last: the wait is for no access to the mm's pages, which has ended, but `home` is needed up to here. */
+	if (atomic_dec_and_test(&home->guests) && READ_ONCE(home->closed))
+		wake_up_all(&home->wait);
+}
+
+void sq_mm_close(struct sq_home *home)
+{
+	WRITE_ONCE(home->closed, true);
+	/* Pairs with sq_mm_enter(). */
+	smp_mb();
+}
+
+/*
+ * LIFE-2: the promise is made to whoever closes a ring of its own: its memory is
+ * its own again. What is waited for is a copy, or an issue() in a worker, whose
+ * further copies fail. But a page may be served by a thread of user space
+ * (userfaultfd, FUSE), which takes as long as it likes. So:
+ * - another process that happens to close last (SCM_RIGHTS) does not wait: none
+ *   of its memory is at stake, and it must not hang on a stranger's page;
+ * - nor does a task that exits (it has no mm any more), nor a kernel thread that
+ *   puts files for everybody;
+ * - a process that stalls its own pages waits for itself, until it is killed.
+ */
+void sq_mm_wait(struct sq_home *home)
+{
+	if (current->mm == home->mm)
+		/* Killed: nobody is left to look. */
+		(void)wait_event_killable(home->wait, !atomic_read(&home->guests));
+}
+
+/* What is copied between two looks at whether to go on. */
+#define SQ_COPY_CHUNK SZ_1M
+
+static int sq_copy(struct sq_home *home, void *kernel, u64 addr, size_t len, bool in)
+{
+	/* Inline, and in a drain by a worker, the ring's memory is current; a driver's own thread may come from anywhere. */
+	bool enter = current->mm != home->mm;
+	int err = 0;
+
+	/* Another process's memory is not the ring's. */
+	if (enter && (!(current->flags & PF_KTHREAD) || current->mm || !sq_mm_enter(home)))
+		return -EFAULT;
+	while (len) {
+		size_t chunk = min_t(size_t, len, SQ_COPY_CHUNK);
+		void __user *user = u64_to_user_ptr(addr);
+
+		/* LIFE-2: requests that outlive their ring's file have no user memory. */
+		if (READ_ONCE(home->closed) ||
+		    (in ? copy_from_user(kernel, user, chunk) : copy_to_user(user, kernel, chunk))) {
+			err = -EFAULT;
+			break;
+		}
+		kernel += chunk;
+		addr += chunk;
+		len -= chunk;
+		if (len) {
+			err = sq_pause();
+			if (err)
+				break;
+		}
+	}
+	if (enter)
+		sq_mm_leave(home);
+	return err;
 }
 
 int sq_copy_in(struct sq_home *home, void *dst, u64 addr, size_t len)
 {
-	bool entered;
-	int err = sq_enter_mm(home, len, &entered);
-
-	if (err)
-		return err;
-	if (copy_from_user(dst, u64_to_user_ptr(addr), len))
-		err = -EFAULT;
-	sq_leave_mm(home, entered);
-	return err;
+	return sq_copy(home, dst, addr, len, true);
 }
 
 int sq_copy_out(struct sq_home *home, u64 addr, const void *src, size_t len)
 {
-	bool entered;
-	int err = sq_enter_mm(home, len, &entered);
-
-	if (err)
-		return err;
-	if (copy_to_user(u64_to_user_ptr(addr), src, len))
-		err = -EFAULT;
-	sq_leave_mm(home, entered);
-	return err;
+	/* Only read, as `in` is false. */
+	return sq_copy(home, (void *)src, addr, len, false);
 }
 
 /* For a kernel thread without an mm: the ring's is its own until sq_user_leave(). */
 int sq_user_enter(struct sq_home *home)
 {
-	bool entered;
-
-	return current->mm || sq_enter_mm(home, 0, &entered) ? -ECANCELED : 0;
+	return current->mm || !sq_mm_enter(home) ? -ECANCELED : 0;
 }
 
 void sq_user_leave(struct sq_home *home)
 {
-	sq_leave_mm(home, true);
+	sq_mm_leave(home);
 }

@@ -37,7 +37,7 @@ static atomic_t sq_poll_count = ATOMIC_INIT(0);
 /* One time awake. On the thread's stack. */
 struct sq_turn {
 	struct sq_home	*home;
-	struct sq_guise	guise;
+	const struct cred *cred;
 	bool		busy;
 	u32		empty;	/* looks since an entry was seen */
 };
@@ -47,17 +47,15 @@ bool sq_poll_busy(struct sq_turn *turn)
 	turn->empty = 0;
 	if (turn->busy)
 		return true;
-	turn->busy = sq_guise_on(&turn->guise, turn->home);
 	/* Without its mm the ring has nobody left who could wait for an entry. */
-	if (!turn->busy)
-		sq_guise_off(&turn->guise);
+	turn->busy = sq_guise_on(&turn->cred, turn->home);
 	return turn->busy;
 }
 
 static void sq_poll_calm(struct sq_turn *turn)
 {
 	if (turn->busy)
-		sq_guise_off(&turn->guise);
+		sq_guise_off(turn->cred, turn->home);
 	turn->busy = false;
 }
 

@@ -114,15 +114,17 @@ unsafe extern "C" fn sq_ring_alarm(ring: &KernelRing) {
     ring.alarm();
 }
 
-/// The drain that `sq_queue_drain` queued.
+/// The drain that `sq_queue_drain` queued. Not `alive`: the ring's process is gone.
 ///
 /// # Safety
 ///
-/// **reference**, which this takes over.
+/// **reference**.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn sq_ring_drain(ring: NonNull<KernelRing>) {
-    // SAFETY: the contract: `Host::work` forgot this reference.
-    let ring = unsafe { RingRef::from_raw(ring) };
+unsafe extern "C" fn sq_ring_drain(ring: &KernelRing, alive: bool) {
+    if !alive {
+        // What is in flight is canceled by the drain, which runs nothing.
+        ring.shut();
+    }
     ring.work();
 }
 
@@ -148,27 +150,25 @@ unsafe extern "C" fn sq_ring_keep(ring: &KernelRing) {
     core::mem::forget(ring.keep());
 }
 
-/// Gives up a reference.
-///
-/// # Safety
-///
-/// **reference**: one from `sq_ring_keep`, which this takes over.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn sq_ring_put(ring: NonNull<KernelRing>) {
-    // SAFETY: the contract.
-    drop(unsafe { RingRef::from_raw(ring) });
-}
-
 /// The file is gone.
 ///
 /// # Safety
 ///
-/// **reference**: the ring's first one, which this takes over.
+/// **reference**.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn sq_ring_close(ring: NonNull<KernelRing>) {
-    // SAFETY: the contract.
-    let ring = unsafe { RingRef::from_raw(ring) };
+unsafe extern "C" fn sq_ring_abandon(ring: &KernelRing) {
     ring.abandon();
+}
+
+/// Gives up a reference.
+///
+/// # Safety
+///
+/// **reference**: the ring's first one, or one from `sq_ring_keep` or `Host::work`; this takes it over.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sq_ring_put(ring: NonNull<KernelRing>) {
+    // SAFETY: the contract.
+    drop(unsafe { RingRef::from_raw(ring) });
 }
 
 /// Drops a ring that nobody refers to.

@@ -58,6 +58,7 @@ unsafe extern "C" {
     pub(crate) fn sq_queue_drain(home: *mut Home) -> bool;
     pub(crate) fn sq_set_alarm(home: *mut Home, at_ns: u64);
     pub(crate) fn sq_now_ns() -> u64;
+    pub(crate) fn sq_pause() -> i32;
     pub(crate) fn sq_wait(
         home: *mut Home,
         deadline_ns: u64,

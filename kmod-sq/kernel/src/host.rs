@@ -167,7 +167,7 @@ impl Host for KernelHost {
         let reference = ring.keep();
         // SAFETY: **home**.
         if unsafe { ffi::sq_queue_drain(ring.host().home()) } {
-            // The work has it now: sq_ring_drain takes it over.
+            // The work has it now, and gives it up by sq_ring_put.
             core::mem::forget(reference);
         }
     }
@@ -180,6 +180,11 @@ impl Host for KernelHost {
     fn now_ns(&self) -> u64 {
         // SAFETY: no precondition.
         unsafe { ffi::sq_now_ns() }
+    }
+
+    fn pause(&self) -> Result<(), Errno> {
+        // SAFETY: no precondition. No lock is held (the trait's contract), and whoever drains or cancels may sleep.
+        done(unsafe { ffi::sq_pause() })
     }
 
     fn wait(&self, deadline: Option<u64>, mut ready: &mut dyn FnMut() -> bool) -> Waited {

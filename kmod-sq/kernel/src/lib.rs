@@ -17,8 +17,8 @@
 //! - **home**: the `struct sq_home` that a [`KernelHost`](host::KernelHost) points to is valid from `sq_ring_setup` until
 //!   `sq_ring_destroy` has returned, which the glue calls once, from a worker, after `sq_queue_free`.
 //! - **pages**: what `sq_pages_new` returns is zeroed, page-aligned, and mapped until the home is freed.
-//! - **reference**: the glue calls `sq_ring_call`, `_poll`, `_look`, `_stats`, `_alarm`, `_poll_awake` and `_keep` only while the ring exists; it
-//!   gives `_close`, `_drain` and `_put` one counted reference each.
+//! - **reference**: the glue calls `sq_ring_call`, `_poll`, `_look`, `_stats`, `_alarm`, `_drain`, `_poll_awake`, `_keep` and
+//!   `_abandon` only while the ring exists; it gives `_put` one counted reference each time.
 //! - **poller**: after `sq_poll_new` has returned 0 the home has a polling thread, which may be woken as long as the home is
 //!   valid, also after it has ended.
 //! - **table**: the glue has checked a driver's table, and pins the driver's module while it is open or has a home.

@@ -140,8 +140,15 @@ impl Host for ProcessHost {
                 Some(rustix::io::fcntl_dupfd_cloexec(fd, 0).map_err(errno)?)
             }
         };
-        *lock(&self.eventfd) = own;
-        Ok(())
+        let mut eventfd = lock(&self.eventfd);
+        match (&own, &*eventfd) {
+            (Some(_), Some(_)) => Err(Errno::EBUSY),
+            (None, None) => Err(Errno::ENXIO),
+            _ => {
+                *eventfd = own;
+                Ok(())
+            }
+        }
     }
 
     fn notify(&self, whom: Notify) {
