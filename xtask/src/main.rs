@@ -38,6 +38,12 @@ struct Cli {
 enum Chore {
     /// Run the test stages: on this host, then in virtual machines
     Test(test::Args),
+    /// The test stage of the guests with counts that take hours, on every kernel
+    Nightly {
+        /// Kernel to boot; repeat for several [default: all]
+        #[arg(long, short, value_name = "K")]
+        kernel: Vec<Kernel>,
+    },
     /// Build the kernel modules, check their objects, and print where they are
     Module {
         /// Kernel to build for; repeat for several [default: 6.12]
@@ -54,6 +60,8 @@ fn main() -> ExitCode {
     let outcome = Ctx::new().and_then(|ctx| match cli.chore {
         Chore::Test(args) => test::run(&ctx, &args),
         Chore::Module { kernel } => module::print_built(&ctx, &Kernel::or_default(&kernel)),
+        Chore::Nightly { kernel } if kernel.is_empty() => vm::test(&ctx, &Kernel::ALL, true),
+        Chore::Nightly { kernel } => vm::test(&ctx, &kernel, true),
         Chore::Vm(chore) => vm::run(&ctx, chore),
     });
     outcome.unwrap_or_else(|error| {

@@ -6,6 +6,7 @@ mod dmesg;
 mod guest;
 mod initramfs;
 mod insns;
+mod life;
 mod qemu;
 mod suite;
 mod trace;
@@ -106,7 +107,7 @@ const DIRTY_DMESG: u8 = 70;
 
 pub(crate) fn run(ctx: &Ctx, chore: Chore) -> Result<ExitCode> {
     match chore {
-        Chore::Test { kernel } => test(ctx, &Kernel::or_default(&kernel)),
+        Chore::Test { kernel } => test(ctx, &Kernel::or_default(&kernel), false),
         Chore::Run(args) => run_program(ctx, args),
         Chore::Insns(args) => insns::run(ctx, &args),
         Chore::Shell { boot, file } => {
@@ -118,11 +119,12 @@ pub(crate) fn run(ctx: &Ctx, chore: Chore) -> Result<ExitCode> {
     }
 }
 
-fn test(ctx: &Ctx, kernels: &[Kernel]) -> Result<ExitCode> {
+/// The suite on each kernel, one after another; `long` as [`run_suite`] says.
+pub(crate) fn test(ctx: &Ctx, kernels: &[Kernel], long: bool) -> Result<ExitCode> {
     let programs = suite::conformance_programs(ctx)?;
     let mut ok = true;
     for &kernel in kernels {
-        let summary = run_suite(ctx, kernel, &programs)?;
+        let summary = run_suite(ctx, kernel, &programs, long)?;
         println!("{}", summary.table);
         summary.skips.iter().for_each(|skip| println!("  skipped: {skip}"));
         ok &= summary.failed == 0;

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! kill -9 at random moments: nothing is left behind.
+
+use crate::proc::{Child, sleep_us};
+use crate::raw::{NULL, Raw, cancel_any, delay, echo, never, nop, shape, some_mode};
+use crate::{Check, Outcome, Random, times, want};
+
+pub(crate) const CHECKS: &[Check] = &[("processes killed at random moments, in every mode", killed)];
+
+fn killed() -> Outcome {
+    let mut random = Random::new(4);
+    let mut alive = 0;
+    let total = times(500, 10_000);
+    for turn in 0..total {
+        let seed = random.next();
+        let mode = some_mode(turn);
+        let child = Child::fork(|| victim(seed, mode));
+        // 100 us to 20 ms, short ones as likely as long ones.
+        sleep_us(100 << random.below(8));
+        sleep_us(random.below(3000));
+        child.kill();
+        match child.wait() {
+            137 => alive += 1,
+            0 => {}
+            code => return Err(format!("a victim ended with {code} by itself").into()),
+        }
+    }
+    // Else nothing was shown.
+    want!(alive > total / 2, true);
+    Ok(())
+}
+
+/// Uses rings until it is killed. 0: the module has no such mode.
+fn victim(seed: u64, mode: u32) -> i32 {
+    let mut random = Random::new(seed);
+    loop {
+        let mut ring = match Raw::new(NULL, shape(16, mode)) {
+            Ok(ring) => ring,
+            Err(libc::EOPNOTSUPP) => return 0,
+            Err(_) => return 2,
+        };
+        for lap in 0..random.below(20) {
+            for n in 0..random.below(12) {
+                ring.push(match random.below(8) {
+                    0 => never(n),
+                    1 | 2 => delay(n, random.below(2_000_000)),
+                    3 => cancel_any(n),
+                    4 => echo(n, lap),
+                    _ => nop(n),
+                });
+            }
+            if ring.bell().is_err_and(|errno| errno != libc::EBUSY) {
+                return 3;
+            }
+            let _ = ring.wait(random.below(4) as u32, random.below(3));
+            ring.reap();
+            if ring.stats().inflight > 4 {
+                ring.push(cancel_any(99));
+            }
+            if ring.tail.wrapping_sub(ring.stats().entries as u32) > 2 {
+                // Blocked, or a worker has not come to it yet: a new ring.
+                break;
+            }
+        }
+    }
+}

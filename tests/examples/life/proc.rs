@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Processes, and what the kernel says about what they left.
+
+use std::fs;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::Outcome;
+
+/// How many references there are to each of our modules, its users among the modules counted.
+pub(crate) fn references() -> Vec<(String, u32)> {
+    let modules = fs::read_to_string("/proc/modules").unwrap_or_default();
+    let ours = modules.lines().filter(|line| line.starts_with("sq"));
+    ours.filter_map(|line| {
+        let mut words = line.split(' ');
+        Some((words.next()?.to_owned(), words.nth(1)?.parse().ok()?))
+    })
+    .collect()
+}
+
+/// References that are no module's: open files, rings and requests. A home pins two modules until all of it is freed.
+fn in_use() -> u32 {
+    let all = references();
+    let drivers = all.len().saturating_sub(1) as u32;
+    all.iter().map(|(_, count)| count).sum::<u32>().saturating_sub(drivers)
+}
+
+/// Waits until files, rings, their pages and requests are gone: each of them pins a module.
+pub(crate) fn all_given_back() -> Outcome {
+    let end = Instant::now() + Duration::from_secs(10);
+    while in_use() > 0 {
+        if Instant::now() > end {
+            return Err(format!("still in use: {:?}", references()).into());
+        }
+        sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// A process made by fork(): it runs `body`, and its result is its exit code.
+pub(crate) struct Child(libc::pid_t);
+
+impl Child {
+    /// Only for checks that have no other thread at the moment: the child goes on with this thread alone.
+    pub(crate) fn fork(body: impl FnOnce() -> i32) -> Self {
+        // SAFETY: no other thread exists, so no lock is left behind locked.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            let code = body();
+            // SAFETY: leaves without running the parent's destructors.
+            unsafe { libc::_exit(code) };
+        }
+        assert!(pid > 0, "fork failed");
+        Self(pid)
+    }
+
+    pub(crate) fn kill(&self) {
+        // SAFETY: a child that was not waited for yet: the number is its own.
+        unsafe { libc::kill(self.0, libc::SIGKILL) };
+    }
+
+    /// The exit code, or 128 and the signal.
+    pub(crate) fn wait(self) -> i32 {
+        let mut status = 0;
+        // SAFETY: a child of ours, and a place for its status.
+        while unsafe { libc::waitpid(self.0, &raw mut status, 0) } < 0 {}
+        if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) }
+    }
+
+    /// Whether it has ended. It must be waited for all the same.
+    pub(crate) fn ended(&self, within: Duration) -> bool {
+        let end = Instant::now() + within;
+        loop {
+            // SAFETY: an all-zero siginfo_t is a value.
+            let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+            let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+            // SAFETY: a child of ours, and a place for what is said of it.
+            unsafe { libc::waitid(libc::P_PID, self.0.cast_unsigned(), &raw mut info, flags) };
+            if info.si_signo != 0 {
+                return true;
+            }
+            if Instant::now() > end {
+                return false;
+            }
+            sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+pub(crate) fn sleep_us(us: u64) {
+    sleep(Duration::from_micros(us));
+}

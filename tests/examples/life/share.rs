@@ -1,0 +1,446 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Descriptors, mappings, threads and processes: whose ring it is (LIFE-3), and how long it lasts (LIFE-4). Run as root: some
+//! of the processes give that up.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sq_uapi::consts::{register_op, setup_flags};
+use sq_uapi::{SqCancel, SqQuiesce, SqSetup, ioctl};
+
+use crate::pass::{pair, receive, send};
+use crate::proc::{Child, all_given_back};
+use crate::raw::{self, MODES, Map, NULL, Raw, call, delay, echo, enter, never, register, set_up, shape, stats};
+use crate::{Check, Outcome, Why, joined, want};
+
+pub(crate) const CHECKS: &[Check] = &[
+    ("poll: readable once there is a completion", polled),
+    ("dup: a ring lasts as long as its last descriptor", dup),
+    ("fork: the child has neither mapping nor ring", fork),
+    ("privileged setup, hostile peer", || peer(0, 1000)),
+    ("hostile setup, privileged peer", || peer(1000, 0)),
+    ("enabled by another process: its ring from then on", enabled_elsewhere),
+    ("a ring that was mapped is not enabled by another", enabled_after_mapping),
+    ("enabled with other credentials", enabled_after_setuid),
+    ("its process gone, a ring runs nothing more", bereaved),
+    ("munmap and mremap while in use", remapped),
+    ("close by another thread while one waits", closed_under_a_wait),
+    ("exec", exec),
+    ("a thread that submitted exits", thread_exits),
+    ("setuid in one thread", setuid_in_one_thread),
+    ("exit with requests that never complete", exits),
+    ("eventfds registered by two threads", racing_eventfds),
+];
+
+fn ring(flags: u32) -> Result<Raw, Why> {
+    Ok(Raw::new(NULL, shape(8, flags))?)
+}
+
+/// One entry there and back.
+fn works(ring: &mut Raw) -> Outcome {
+    ring.push(echo(77, 7));
+    ring.bell()?;
+    want!(ring.wait(1, 5000), Ok(0));
+    want!(ring.reap(), [(77, 7)]);
+    Ok(())
+}
+
+/// Whether everything that a stranger may try is -EXDEV, and the counters can be read.
+fn estranged(fd: RawFd) -> Outcome {
+    let map = Map::new(fd, sq_uapi::SqRegion { offset: 0, size: 4096 }, libc::PROT_READ).map(|_| 0);
+    let mut quiesce = SqQuiesce { size: 32, ..SqQuiesce::default() };
+    let mut cancel = SqCancel { size: 40, ..SqCancel::default() };
+    let tried = [
+        ("mmap", map),
+        ("doorbell", raw::ioctl(fd, ioctl::ENTER, 0)),
+        ("enter", enter(fd, 1, 10)),
+        ("quiesce", call(fd, ioctl::QUIESCE, &mut quiesce)),
+        ("cancel", call(fd, ioctl::CANCEL, &mut cancel)),
+        ("register", register(fd, register_op::UNREGISTER_EVENTFD, 0, 0)),
+        ("allow", register(fd, register_op::ALLOW_OPCODES, 8, 1)),
+        ("enable", register(fd, register_op::ENABLE_RINGS, 0, 0)),
+    ];
+    for (what, result) in tried {
+        if result != Err(libc::EXDEV) {
+            return Err(format!("a stranger's {what}: {result:?}").into());
+        }
+    }
+    stats(fd)?;
+    Ok(())
+}
+
+fn code(result: Outcome) -> i32 {
+    match result {
+        Ok(()) => 0,
+        Err(why) => {
+            println!("in a child: {why}");
+            1
+        }
+    }
+}
+
+/// Gives up root for good, in this process.
+fn become_user(uid: u32) -> Outcome {
+    // SAFETY: no pointers.
+    if uid != 0 && unsafe { libc::setresuid(uid, uid, uid) } < 0 {
+        return Err(format!("setresuid: {}", raw::last()).into());
+    }
+    Ok(())
+}
+
+fn polled() -> Outcome {
+    let mut ring = ring(0)?;
+    let fd = ring.raw();
+    let ready = move |ms| {
+        let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        // SAFETY: one pollfd.
+        unsafe { libc::poll(&raw mut poll, 1, ms) }
+    };
+    want!(ready(0), 0);
+    let waits = thread::spawn(move || ready(5000));
+    ring.push(delay(1, 50_000_000));
+    ring.bell()?;
+    want!(joined(waits), 1);
+    want!(ring.reap(), [(1, 0)]);
+    Ok(())
+}
+
+fn dup() -> Outcome {
+    let mut ring = ring(0)?;
+    ring.push(never(1));
+    ring.bell()?;
+    let other = ring.fd.try_clone().map_err(|_| libc::EMFILE)?;
+    drop(std::mem::replace(&mut ring.fd, other));
+    works(&mut ring)?;
+    want!(ring.stats().inflight, 1);
+    Ok(())
+}
+
+fn fork() -> Outcome {
+    let mut ring = ring(0)?;
+    ring.push(delay(1, 100_000_000));
+    ring.bell()?;
+    let (at, len) = (ring.user.at, ring.user.len);
+    let fd = ring.raw();
+    let child = Child::fork(|| {
+        // SAFETY: only asks whether something is mapped there.
+        let mapped = unsafe { libc::msync(at.cast(), len, libc::MS_ASYNC) };
+        code(if mapped == 0 { Err("the mapping is here too".to_owned().into()) } else { estranged(fd) })
+    });
+    want!(child.wait(), 0);
+    want!(ring.wait(1, 5000), Ok(0));
+    want!(ring.reap(), [(1, 0)]);
+    works(&mut ring)
+}
+
+/// Two processes of these users: one sets a ring up and passes its descriptor, the other tries to use it, keeps it longer than
+/// its owner lives, and closes it last.
+fn peer(owner: u32, peer: u32) -> Outcome {
+    let [ours, theirs] = pair()?;
+    let first = Child::fork(|| {
+        code((|| {
+            let mut ring = ring(0)?;
+            become_user(owner)?;
+            ring.push(never(1));
+            ring.bell()?;
+            send(&ours, &ring.fd, &ring.setup)?;
+            // What the peer does meanwhile changes nothing.
+            thread::sleep(Duration::from_millis(100));
+            works(&mut ring)
+        })())
+    });
+    let second = Child::fork(|| {
+        code((|| {
+            become_user(peer)?;
+            let (fd, _) = receive(&theirs)?;
+            estranged(fd.as_raw_fd())?;
+            thread::sleep(Duration::from_millis(300));
+            // The owner has exited.
+            estranged(fd.as_raw_fd())
+        })())
+    });
+    want!(first.wait(), 0);
+    want!(second.wait(), 0);
+    Ok(())
+}
+
+fn disabled() -> Result<(OwnedFd, SqSetup), Why> {
+    let mut setup = shape(8, setup_flags::R_DISABLED);
+    let fd = set_up(NULL, &mut setup)?;
+    Ok((fd, setup))
+}
+
+fn enabled_elsewhere() -> Outcome {
+    let [ours, theirs] = pair()?;
+    let child = Child::fork(|| {
+        code((|| {
+            become_user(1000)?;
+            let (fd, setup) = receive(&theirs)?;
+            let refused = |result: raw::Res, what| match result {
+                Err(libc::EXDEV) => Ok(()),
+                other => Err(Why::from(format!("{what} before the ring is enabled: {other:?}"))),
+            };
+            refused(Map::new(fd.as_raw_fd(), setup.user, libc::PROT_READ).map(|_| 0), "mmap")?;
+            refused(raw::ioctl(fd.as_raw_fd(), ioctl::ENTER, 0), "doorbell")?;
+            register(fd.as_raw_fd(), register_op::ENABLE_RINGS, 0, 0)?;
+            let mut ring = Raw::over(fd, setup)?;
+            works(&mut ring)?;
+            // Time for the other side to see that it has lost it.
+            thread::sleep(Duration::from_millis(200));
+            works(&mut ring)
+        })())
+    });
+    let (fd, setup) = disabled()?;
+    want!(raw::ioctl(fd.as_raw_fd(), ioctl::ENTER, 0), Err(libc::EBADFD));
+    send(&ours, &fd, &setup)?;
+    let end = Instant::now() + Duration::from_secs(5);
+    // -EBUSY while the ring is being enabled.
+    while !stats(fd.as_raw_fd()).is_ok_and(|stats| stats.completions > 0) && Instant::now() < end {
+        thread::sleep(Duration::from_millis(1));
+    }
+    estranged(fd.as_raw_fd())?;
+    want!(child.wait(), 0);
+    Ok(())
+}
+
+/// Who has it mapped could write entries that another would run.
+fn enabled_after_mapping() -> Outcome {
+    let (fd, setup) = disabled()?;
+    let map = Map::new(fd.as_raw_fd(), setup.user, libc::PROT_READ | libc::PROT_WRITE);
+    want!(map.is_ok(), true);
+    let mapped = fd.as_raw_fd();
+    want!(Child::fork(|| code(estranged(mapped))).wait(), 0);
+    drop(map);
+    want!(Child::fork(|| code(estranged(mapped))).wait(), 0);
+    register(fd.as_raw_fd(), register_op::ENABLE_RINGS, 0, 0)?;
+    works(&mut Raw::over(fd, setup)?)
+}
+
+fn enabled_after_setuid() -> Outcome {
+    let child = Child::fork(|| {
+        code((|| {
+            let (fd, setup) = disabled()?;
+            become_user(1000)?;
+            register(fd.as_raw_fd(), register_op::ENABLE_RINGS, 0, 0)?;
+            let again = register(fd.as_raw_fd(), register_op::ENABLE_RINGS, 0, 0);
+            if again != Err(libc::EINVAL) {
+                return Err(format!("enabled twice: {again:?}").into());
+            }
+            let mut ring = Raw::over(fd, setup)?;
+            works(&mut ring)
+        })())
+    });
+    want!(child.wait(), 0);
+    Ok(())
+}
+
+/// Eight entries, two requests: the rest waits for a completion, after which a worker goes on. By then the ring's process
+/// is gone, and only a stranger keeps the file.
+fn bereaved() -> Outcome {
+    let [ours, theirs] = pair()?;
+    let child = Child::fork(|| {
+        let mut setup = shape(8, 0);
+        setup.max_inflight = 2;
+        let Ok(mut ring) = Raw::new(NULL, setup) else { return 2 };
+        for n in 0..8 {
+            ring.push(delay(n, 150_000_000));
+        }
+        let consumed = ring.bell();
+        code(send(&ours, &ring.fd, &ring.setup).and_then(|()| match consumed {
+            Ok(2) => Ok(()),
+            other => Err(format!("not two entries were consumed: {other:?}").into()),
+        }))
+    });
+    let (fd, _) = receive(&theirs)?;
+    want!(child.wait(), 0);
+    let before = stats(fd.as_raw_fd())?;
+    want!((before.entries, before.inflight), (2, 2));
+    thread::sleep(Duration::from_millis(600));
+    let after = stats(fd.as_raw_fd())?;
+    want!((after.entries, after.completions, after.inflight), (2, 2, 0));
+    Ok(())
+}
+
+fn remapped() -> Outcome {
+    for mode in MODES {
+        let mut ring = match Raw::new(NULL, shape(8, mode)) {
+            Ok(ring) => ring,
+            Err(libc::EOPNOTSUPP) => continue,
+            Err(errno) => return Err(errno.into()),
+        };
+        ring.push(delay(1, 20_000_000));
+        ring.push(delay(2, 30_000_000));
+        ring.bell()?;
+        // Moved: the same pages elsewhere.
+        let (at, len) = (ring.user.at, ring.user.len);
+        let private = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: a new mapping, where the kernel likes.
+        let room = unsafe { libc::mmap(std::ptr::null_mut(), len, 0, private, -1, 0) };
+        want!(room == libc::MAP_FAILED, false);
+        // SAFETY: the mapping is ours, and nothing refers into it; its new place is the one above.
+        let moved = unsafe { libc::mremap(at.cast(), len, len, libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, room) };
+        want!(moved == libc::MAP_FAILED, false);
+        ring.user.at = moved.cast();
+        // Longer than the region: never.
+        // SAFETY: as above; if it is done all the same, the check fails.
+        let grown = unsafe { libc::mremap(moved, len, len + 4096, libc::MREMAP_MAYMOVE) };
+        want!((grown == libc::MAP_FAILED, raw::last()), (true, libc::EFAULT));
+        // Gone: the ring goes on, and what it posts is there for the next mapping.
+        let (fd, setup, tail, head) = (ring.raw(), ring.setup, ring.tail, ring.head);
+        let Raw { user, kernel, fd: file, .. } = ring;
+        drop((user, kernel));
+        want!(raw::ioctl(fd, ioctl::ENTER, 0).is_ok(), true);
+        want!(enter(fd, 2, 5000), Ok(0));
+        let mut ring = Raw { tail, head, ..Raw::over(file, setup)? };
+        want!(ring.reap(), [(1, 0), (2, 0)]);
+        works(&mut ring)?;
+    }
+    Ok(())
+}
+
+/// A wait holds the file: a close elsewhere neither wakes it nor takes the ring from it.
+fn closed_under_a_wait() -> Outcome {
+    for mode in [0, setup_flags::WORKER] {
+        let mut ring = ring(mode)?;
+        ring.push(delay(1, 150_000_000));
+        ring.push(never(2));
+        ring.bell()?;
+        let fd = ring.raw();
+        let waiter = thread::spawn(move || (enter(fd, 1, 5000), enter(fd, 2, 10)));
+        thread::sleep(Duration::from_millis(50));
+        let Raw { user, kernel, fd, .. } = ring;
+        drop((user, kernel));
+        drop(fd);
+        // The completion ends the wait; the next call finds no file.
+        want!(joined(waiter), (Ok(0), Err(libc::EBADF)));
+        all_given_back()?;
+    }
+    Ok(())
+}
+
+fn exec() -> Outcome {
+    // O_CLOEXEC: gone. Else: a stranger's.
+    for keep in [false, true] {
+        let child = Child::fork(|| {
+            let Ok(mut ring) = ring(setup_flags::WORKER) else { return 2 };
+            for n in 0..4 {
+                ring.push(never(n));
+                ring.push(delay(n, 1_000_000));
+            }
+            if ring.bell().is_err() {
+                return 3;
+            }
+            if keep {
+                // SAFETY: no pointers.
+                unsafe { libc::fcntl(ring.raw(), libc::F_SETFD, 0) };
+            }
+            let fd = ring.fd.as_raw_fd().to_string();
+            let Ok(this) = std::env::current_exe() else { return 4 };
+            use std::os::unix::process::CommandExt;
+            let what = if keep { fd } else { "gone".into() };
+            println!("exec failed: {}", Command::new(this).args(["stranger", &what]).exec());
+            5
+        });
+        want!(child.wait(), 0);
+    }
+    Ok(())
+}
+
+/// What `exec` becomes.
+pub(crate) fn stranger(what: &str) -> ExitCode {
+    let result = match what.parse::<RawFd>() {
+        Ok(fd) => estranged(fd),
+        Err(_) => all_given_back(),
+    };
+    ExitCode::from(u8::from(code(result) != 0))
+}
+
+/// Requests are the ring's, not the thread's.
+fn thread_exits() -> Outcome {
+    let ring = ring(0)?;
+    let submitter = thread::spawn(move || {
+        let mut ring = ring;
+        ring.push(never(1));
+        ring.push(delay(2, 30_000_000));
+        ring.bell().map(|_| ring)
+    });
+    let mut ring = joined(submitter)?;
+    want!(ring.wait(1, 5000), Ok(0));
+    want!(ring.reap(), [(2, 0)]);
+    want!(ring.stats().inflight, 1);
+    works(&mut ring)
+}
+
+fn setuid_in_one_thread() -> Outcome {
+    let ring = ring(0)?;
+    let user = thread::spawn(move || {
+        let mut ring = ring;
+        // The system call, not the library's, which changes all threads.
+        // SAFETY: no pointers.
+        let done = unsafe { libc::syscall(libc::SYS_setresuid, 1000, 1000, 1000) };
+        let worked = works(&mut ring);
+        // SAFETY: no pointers.
+        let now = unsafe { libc::syscall(libc::SYS_geteuid) };
+        (ring, done, now, worked)
+    });
+    let (mut ring, done, now, worked) = joined(user);
+    worked?;
+    want!((done, now), (0, 1000));
+    works(&mut ring)
+}
+
+fn exits() -> Outcome {
+    for mode in MODES {
+        let child = Child::fork(|| {
+            let Ok(mut ring) = Raw::new(NULL, shape(8, mode)) else { return 0 };
+            for n in 0..3 {
+                ring.push(never(n));
+            }
+            let _ = ring.bell();
+            std::mem::forget(ring);
+            0
+        });
+        want!(child.wait(), 0);
+        all_given_back()?;
+    }
+    Ok(())
+}
+
+/// Whoever wins, there is one eventfd, it is signalled, and it can be forgotten.
+fn racing_eventfds() -> Outcome {
+    let mut ring = ring(0)?;
+    // SAFETY: no pointers.
+    let event = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    // SAFETY: just made.
+    let event = unsafe { OwnedFd::from_raw_fd(event) };
+    let fd = ring.raw();
+    for _ in 0..crate::times(300, 5000) {
+        // They spin, so that both are at it within a few hundred nanoseconds.
+        let together = Arc::new(AtomicU32::new(0));
+        let registers = move |together: Arc<AtomicU32>, mut number: RawFd| {
+            together.fetch_add(1, Ordering::AcqRel);
+            while together.load(Ordering::Acquire) < 2 {}
+            let at = std::ptr::from_mut(&mut number).expose_provenance() as u64;
+            register(fd, register_op::EVENTFD, at, 1)
+        };
+        let (theirs, number) = (together.clone(), event.as_raw_fd());
+        let other = thread::spawn(move || registers(theirs, number));
+        let mut both = [registers(together, number), joined(other)];
+        both.sort();
+        want!(both, [Ok(0), Err(libc::EBUSY)]);
+        ring.push(echo(1, 1));
+        ring.bell()?;
+        want!(ring.reap(), [(1, 1)]);
+        let mut count = [0; 8];
+        // SAFETY: eight bytes.
+        let got = unsafe { libc::read(event.as_raw_fd(), count.as_mut_ptr().cast(), 8) };
+        want!(got, 8);
+        want!(register(fd, register_op::UNREGISTER_EVENTFD, 0, 0), Ok(0));
+        want!(register(fd, register_op::UNREGISTER_EVENTFD, 0, 0), Err(libc::ENXIO));
+    }
+    Ok(())
+}

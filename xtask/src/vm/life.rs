@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The jobs of `tests/examples/life`: what a module must survive, most of it as an ordinary user.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::guest::{Guest, Job};
+use crate::ctx::Ctx;
+use crate::process::{run, stdout};
+
+/// For one group.
+const TIMEOUT: Duration = Duration::from_secs(180);
+/// With the counts of the nightly run.
+const TIMEOUT_LONG: Duration = Duration::from_secs(3600);
+
+/// What the groups need: nodes for everybody, cgroups, and pages that a user may let the kernel wait for.
+const PREPARE: &str = "chmod 666 /dev/sq*
+mount -t cgroup2 cgroup /sys/fs/cgroup
+echo 1 >/proc/sys/vm/unprivileged_userfaultfd";
+
+/// Groups, and whether they run as an ordinary user.
+const GROUPS: [(&str, bool); 6] =
+    [("storm", true), ("kill", true), ("hostile", true), ("stall", true), ("share", false), ("memory", false)];
+
+/// Adds the jobs; the last one unloads `modules`.
+pub(super) fn jobs(ctx: &Ctx, guest: &mut Guest, modules: &[String], long: bool) -> Result<()> {
+    let life = guest.files.add_program(&life(ctx)?)?;
+    guest.files.add("w/compat32", compat32(ctx)?, 0o755);
+    let (timeout, variable) = if long { (TIMEOUT_LONG, "SQ_LONG=1 ") } else { (TIMEOUT, "") };
+    guest.jobs.push(Job::new("life: prepare", PREPARE.to_owned(), TIMEOUT));
+    for (group, user) in GROUPS {
+        let line = format!("{variable}exec {life} {group}");
+        guest.jobs.push(Job { user, ..Job::new(&format!("life: {group}"), line, timeout) });
+    }
+    let line = "exec /w/compat32".to_owned();
+    guest.jobs.push(Job { user: true, ..Job::new("life: a 32-bit process", line, TIMEOUT) });
+    let line = format!("{variable}exec {life} unload {}", modules.join(" "));
+    guest.jobs.push(Job::new("life: load, use, unload", line, timeout));
+    Ok(())
+}
+
+/// The program, built for this host.
+fn life(ctx: &Ctx) -> Result<PathBuf> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["build", "--quiet", "-p", "sq-conformance", "--example", "life", "--message-format=json"]);
+    let messages = stdout(cargo.current_dir(&ctx.root))?;
+    let of_life = |message: &Value| message["target"]["name"] == "life" && message["executable"].is_string();
+    let message = messages.lines().filter_map(|line| serde_json::from_str(line).ok()).find(of_life);
+    let message = message.context("cargo built no program life")?;
+    Ok(PathBuf::from(message["executable"].as_str().unwrap_or_default()))
+}
+
+/// A 32-bit program without libc. (The kernel's own headers for it are the 64-bit ones, in the multiarch folder.)
+fn compat32(ctx: &Ctx) -> Result<Vec<u8>> {
+    let program = ctx.cache.join("guest").join(format!("compat32.{}", std::process::id()));
+    let mut gcc = Command::new("gcc");
+    gcc.args([
+        "-m32",
+        "-O2",
+        "-Wall",
+        "-Werror",
+        "-static",
+        "-nostdlib",
+        "-fno-stack-protector",
+        "-fno-pie",
+        "-no-pie",
+    ]);
+    gcc.arg("-I").arg(ctx.root.join("uapi/include")).args(["-I", "/usr/include/x86_64-linux-gnu", "-o"]);
+    gcc.arg(&program).arg(ctx.root.join("tests/examples/life/compat32.c"));
+    run("compiling compat32", &mut gcc)?;
+    let data = fs::read(&program)?;
+    fs::remove_file(Path::new(&program))?;
+    Ok(data)
+}
