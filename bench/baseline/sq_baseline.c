@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
- * What one writes by hand when a driver needs to be asked to do something: five doors to an operation that does
+ * What one writes by hand when a driver needs to be asked to do something: six doors to an operation that does
  * nothing, each as short as its kind can be. sq's instruction counts are shown beside these. Nothing of sq is used.
  *
  *   ioctl BASE_NULL     enters the kernel and returns
  *   ioctl BASE_ONE      copies one entry; the result is the return value
  *   ioctl BASE_ARRAY    copies entries one after the other, writes each one's result
+ *   ioctl BASE_CHUNKS   the same, as many at a time as the stack holds
  *   io_uring command    the entry is in the SQE, or (BASE_POINTER) behind a pointer in a short one
  *   ioctl BASE_ENTER    a bare ring: entries and completions in shared pages, indices and nothing else
  *
@@ -46,10 +47,14 @@ struct base_array {
 #define BASE_ONE	_IOW('b', 1, struct base_entry)
 #define BASE_ARRAY	_IOW('b', 2, struct base_array)
 #define BASE_ENTER	_IO('b', 3)
+#define BASE_CHUNKS	_IOW('b', 4, struct base_array)
 
 /* Commands of io_uring. */
 #define BASE_INLINE	0
 #define BASE_POINTER	1
+
+/* Entries on the stack: 1 KiB. */
+#define BASE_CHUNK	16
 
 #define BASE_ENTRIES	256
 #define BASE_MASK	(BASE_ENTRIES - 1)
@@ -112,6 +117,34 @@ static long base_array(const void __user *user)
 	return array.nr;
 }
 
+/* Out of line, for its room on the stack: the kernel may have that zeroed. */
+static noinline long base_chunks(const void __user *user)
+{
+	const struct base_entry __user *entries;
+	struct base_entry chunk[BASE_CHUNK];
+	s32 results[BASE_CHUNK];
+	s32 __user *to;
+	struct base_array array;
+	u32 done, nr, i;
+
+	if (copy_from_user(&array, user, sizeof(array)))
+		return -EFAULT;
+	if (array.pad || array.nr > BASE_ENTRIES)
+		return -EINVAL;
+	entries = u64_to_user_ptr(array.entries);
+	to = u64_to_user_ptr(array.results);
+	for (done = 0; done < array.nr; done += nr) {
+		nr = min_t(u32, array.nr - done, BASE_CHUNK);
+		if (copy_from_user(chunk, entries + done, nr * sizeof(*chunk)))
+			return -EFAULT;
+		for (i = 0; i < nr; i++)
+			results[i] = base_issue(&chunk[i]);
+		if (copy_to_user(to + done, results, nr * sizeof(*results)))
+			return -EFAULT;
+	}
+	return array.nr;
+}
+
 /* The one copy: word by word, or the compiler may read the shared entry when and as often as it likes. */
 static __always_inline void base_snapshot(struct base_entry *to, const struct base_entry *from)
 {
@@ -161,6 +194,8 @@ static long base_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return base_one((void __user *)arg);
 	case BASE_ARRAY:
 		return base_array((void __user *)arg);
+	case BASE_CHUNKS:
+		return base_chunks((void __user *)arg);
 	case BASE_ENTER:
 		return base_enter(file->private_data);
 	default:

@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use io_uring::opcode::UringCmd80;
+use io_uring::opcode::{UringCmd16, UringCmd80};
 use io_uring::squeue::Entry128;
 use io_uring::{IoUring, cqueue, types};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
@@ -26,7 +26,9 @@ const NULL: u64 = ioc(0, 0, 0);
 const ONE: u64 = ioc(1, 1, size_of::<Entry>());
 const ARRAY: u64 = ioc(1, 2, size_of::<ArrayCall>());
 const ENTER: u64 = ioc(0, 3, 0);
+const CHUNKS: u64 = ioc(1, 4, size_of::<ArrayCall>());
 const INLINE: u32 = 0;
+const POINTER: u32 = 1;
 
 /// `struct base_entry`. All of it is written for each operation, as an application would.
 #[repr(C)]
@@ -125,14 +127,26 @@ impl Array {
         Ok(Self { file: open()?, entries: [Entry::default(); ENTRIES], results: [0; ENTRIES] })
     }
 
+    /// One entry after the other.
     #[inline(always)]
     pub(crate) fn call(&mut self, batch: u32) -> u32 {
+        self.issue(ARRAY, batch)
+    }
+
+    /// 16 at a time.
+    #[inline(always)]
+    pub(crate) fn call_in_chunks(&mut self, batch: u32) -> u32 {
+        self.issue(CHUNKS, batch)
+    }
+
+    #[inline(always)]
+    fn issue(&mut self, number: u64, batch: u32) -> u32 {
         for (entry, n) in self.entries.iter_mut().zip(0..batch) {
             *entry = Entry::nop(n.into());
         }
         let call = ArrayCall { entries: self.entries.as_ptr(), results: self.results.as_mut_ptr(), nr: batch, pad: 0 };
         // SAFETY: the call reads and writes the first `batch` of both arrays, which are longer.
-        let done = unsafe { ioctl(self.file.as_raw_fd(), ARRAY, (&raw const call).cast()) };
+        let done = unsafe { ioctl(self.file.as_raw_fd(), number, (&raw const call).cast()) };
         self.results.iter().take(done as usize).map(|res| u32::from(*black_box(res) == 0)).sum()
     }
 }
@@ -160,14 +174,50 @@ impl Command {
             unsafe { sq.push(&sqe) }.expect("the ring has room for a batch");
         }
         drop(sq);
-        self.uring.submit().expect("io_uring takes a command");
-        let mut good = 0;
-        for cqe in self.uring.completion() {
-            black_box(cqe.user_data());
-            good += u32::from(cqe.result() == 0);
-        }
-        good
+        submitted(&mut self.uring)
     }
+}
+
+/// io_uring's command in a short SQE: the entry is behind a pointer.
+pub(crate) struct PointerCommand {
+    uring: IoUring,
+    file: File,
+    entries: Box<[Entry; ENTRIES]>,
+}
+
+impl PointerCommand {
+    pub(crate) fn open() -> Result<Self, Box<dyn Error>> {
+        let entries = Box::new([Entry::default(); ENTRIES]);
+        Ok(Self { uring: IoUring::builder().build(128)?, file: open()?, entries })
+    }
+
+    #[inline(always)]
+    pub(crate) fn call(&mut self, batch: u32) -> u32 {
+        let fd = types::Fd(self.file.as_raw_fd());
+        let mut sq = self.uring.submission();
+        for (entry, n) in self.entries.iter_mut().zip(0..batch) {
+            *entry = Entry::nop(n.into());
+            let mut cmd = [0; 16];
+            cmd[..8].copy_from_slice(&(&raw const *entry as u64).to_le_bytes());
+            let sqe = UringCmd16::new(fd, POINTER).cmd(cmd).build().user_data(n.into());
+            // SAFETY: the entry stays until the submission below has read it.
+            unsafe { sq.push(&sqe) }.expect("the ring has room for a batch");
+        }
+        drop(sq);
+        submitted(&mut self.uring)
+    }
+}
+
+/// Submits; how many succeeded.
+#[inline(always)]
+fn submitted<S: io_uring::squeue::EntryMarker>(uring: &mut IoUring<S>) -> u32 {
+    uring.submit().expect("io_uring takes a command");
+    let mut good = 0;
+    for cqe in uring.completion() {
+        black_box(cqe.user_data());
+        good += u32::from(cqe.result() == 0);
+    }
+    good
 }
 
 /// The bare ring.

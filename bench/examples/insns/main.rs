@@ -5,7 +5,8 @@
 //! An operation is counted whole: building the entry, handing it over, whatever the kernel does with it, and having read its result.
 //! With the argument `trace` it does one round of each kind, with marks between them, for QEMU to write down.
 //!
-//! Lines on stdout are `door,batch,instructions`, and `where,phase,instructions` for the parts of a round of the ring.
+//! Lines on stdout are `door,batch,instructions`, and after a word: `also` for other ways of the plain module, `where` for the parts
+//! of a ring's round.
 
 mod baseline;
 mod meter;
@@ -17,7 +18,7 @@ use std::io::{Read, Write};
 
 use liburing_shm::{Backend, Ring, opcode};
 
-use baseline::{Array, Bare, Command, One};
+use baseline::{Array, Bare, Command, One, PointerCommand};
 use meter::{BATCHES, Phases, measure, phases};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -144,8 +145,7 @@ fn bare_ring() -> Result<(), Box<dyn Error>> {
 
 fn one() -> Result<(), Box<dyn Error>> {
     let mut door = One::open()?;
-    let null = meter::count(1, || door.null())?;
-    eprintln!("an ioctl that does nothing: {null:.1}");
+    measure("also a null ioctl", 1, || door.null())?;
     for batch in BATCHES {
         measure("base-ioctl", batch, || (0..batch).map(|n| u32::from(door.call(n.into()))).sum())?;
     }
@@ -156,14 +156,16 @@ fn array() -> Result<(), Box<dyn Error>> {
     let mut door = Array::open()?;
     for batch in BATCHES {
         measure("base-array", batch, || door.call(batch))?;
+        measure("also base-array in chunks", batch, || door.call_in_chunks(batch))?;
     }
     Ok(())
 }
 
 fn command() -> Result<(), Box<dyn Error>> {
-    let mut door = Command::open()?;
+    let (mut door, mut pointer) = (Command::open()?, PointerCommand::open()?);
     for batch in BATCHES {
         measure("base-uring_cmd", batch, || door.call(batch))?;
+        measure("also base-uring_cmd by pointer", batch, || pointer.call(batch))?;
     }
     Ok(())
 }

@@ -35,7 +35,7 @@ fn overhead() -> Result<u64, Box<dyn Error>> {
 }
 
 /// Instructions an operation takes when `round` does `batch` of them and says how many succeeded.
-pub(crate) fn count(batch: u32, mut round: impl FnMut() -> u32) -> Result<f64, Box<dyn Error>> {
+fn count(batch: u32, mut round: impl FnMut() -> u32) -> Result<f64, Box<dyn Error>> {
     let mut chunk = || {
         let mut good = 0;
         let start = now();

@@ -88,9 +88,8 @@ impl Counts {
 /// What one boot measured.
 struct Measured {
     counts: Counts,
-    /// Queue, batch, part of its round, and what that takes.
-    phases: Vec<String>,
-    notes: String,
+    /// What is only for readers.
+    notes: Vec<String>,
 }
 
 pub(crate) fn run(ctx: &Ctx, args: &Args) -> Result<ExitCode> {
@@ -135,12 +134,10 @@ fn measure(ctx: &Ctx, kernel: Kernel, cpu: &str) -> Result<Measured> {
     guest.jobs.push(Job::new("insns", program, TIMEOUT));
     let results = finish(ctx, guest)?;
     let last = results.jobs.last().context("the guest returned no result")?;
-    let (phases, counts): (Vec<&str>, Vec<&str>) = last.stdout.lines().partition(|line| line.starts_with("where "));
-    Ok(Measured {
-        counts: Counts::parse(&counts.join("\n"))?,
-        phases: phases.into_iter().map(|line| line.trim_start_matches("where ").to_owned()).collect(),
-        notes: last.stderr.clone(),
-    })
+    let note = |line: &&str| line.starts_with("also ") || line.starts_with("where ");
+    let (notes, counts): (Vec<&str>, Vec<&str>) = last.stdout.lines().partition(note);
+    let notes = notes.into_iter().map(str::to_owned).collect();
+    Ok(Measured { counts: Counts::parse(&counts.join("\n"))?, notes })
 }
 
 /// What the kernel runs for the calls between the program's marks. From mark to mark it runs the mark's call too.
@@ -218,11 +215,13 @@ fn table(release: &str, gate: &Measured, beside: Option<&Measured>) -> String {
             text.push_str(&row(door, &batch.to_string(), cells));
         }
     }
-    let _ = writeln!(text, "\nwhere");
-    for phase in &gate.phases {
-        let _ = writeln!(text, "{}", phase.split(',').map(|cell| format!("{cell:<14}")).collect::<String>().trim_end());
+    text.push('\n');
+    for note in &gate.notes {
+        // The first cell has the most to say.
+        let (name, rest) = note.split_once(',').unwrap_or((note, ""));
+        let rest: String = rest.split(',').map(|cell| format!("{cell:>12}")).collect();
+        let _ = writeln!(text, "{name:34}{rest}");
     }
-    let _ = write!(text, "\n{}", gate.notes);
     text
 }
 
