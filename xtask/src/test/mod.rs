@@ -17,7 +17,7 @@ use stage::{Outcome, Report, Stage};
 
 /// What the test command takes.
 ///
-/// Stages: fmt rules clippy doc test doctest loom, then for each kernel K: module-K and vm-K. A failed stage does not stop
+/// Stages: fmt rules clippy doc test doctest loom, then for each kernel K: module-K and vm-K, and insns. A failed stage does not stop
 /// the others, but makes the exit code non-zero.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -60,6 +60,7 @@ fn kernel_stages(chosen: &[Kernel]) -> Vec<Stage> {
     let modules = or(&Kernel::ALL).into_iter().map(|kernel| {
         Stage::new(&format!("module-{kernel}"), "compile the modules and check their objects", move |ctx| {
             let built = module::build(ctx, kernel)?;
+            module::build_baseline(ctx, kernel)?;
             Ok(Outcome { log: built.notes.join("\n"), ..Outcome::default() })
         })
     });
@@ -73,7 +74,13 @@ fn kernel_stages(chosen: &[Kernel]) -> Vec<Stage> {
             },
         )
     });
-    modules.chain(guests).collect()
+    let mut stages: Vec<Stage> = modules.chain(guests).collect();
+    if or(&Kernel::BOOTED).contains(&Kernel::V6_12) {
+        stages.push(Stage::new("insns", "count an operation's instructions, compare with bench/insns.csv", |ctx| {
+            Ok(Outcome { log: vm::check_insns(ctx)?, ..Outcome::default() })
+        }));
+    }
+    stages
 }
 
 fn select(stages: &mut Vec<Stage>, names: &[String]) -> Result<()> {

@@ -96,35 +96,40 @@ pub(crate) fn run(ctx: &Ctx, args: &Args) -> Result<ExitCode> {
     if (args.check || args.update) && args.kernel != TABLE_KERNEL {
         bail!("{TABLE} is about {TABLE_KERNEL}");
     }
-    let release = release(ctx, args.kernel)?;
     let gate = measure(ctx, args.kernel, CPUS[0])?;
-    // A check is run often, and these two decide nothing.
-    let beside = if args.check { None } else { Some(measure(ctx, args.kernel, CPUS[1])?) };
-    let rounds = if args.check { None } else { Some(traced(ctx, args.kernel)?) };
-    eprint!("{}", table(&release, &gate, beside.as_ref()));
-    if let Some(rounds) = rounds {
-        eprint!("{}", calls(&rounds, args.functions));
-    }
+    let beside = measure(ctx, args.kernel, CPUS[1])?;
+    let release = release(ctx, args.kernel)?;
+    eprint!("{}", table(&release, &gate, Some(&beside)));
+    eprint!("{}", calls(&traced(ctx, args.kernel)?, args.functions));
     print!("{}", gate.counts.lines());
-    let path = ctx.root.join(TABLE);
     if args.update {
-        fs::write(
-            &path,
-            format!("# cargo xtask vm insns --update: {release}, -cpu {}\n{}", CPUS[0], gate.counts.lines()),
-        )?;
+        let head = format!("# cargo xtask vm insns --update: {release}, -cpu {}", CPUS[0]);
+        fs::write(ctx.root.join(TABLE), format!("{head}\n{}", gate.counts.lines()))?;
     }
     if args.check {
-        let committed = fs::read_to_string(&path).with_context(|| format!("no {TABLE}"))?;
-        let worse = Counts::parse(&committed)?.worse(&gate.counts);
-        if !worse.is_empty() {
-            bail!(
-                "more instructions than in {TABLE} (which says {}):\n  {}",
-                committed.lines().next().unwrap_or(""),
-                worse.join("\n  ")
-            );
-        }
+        compare(ctx, &gate.counts)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The gate alone: returns the table for readers.
+///
+/// # Errors
+/// Names the counts that are worse than the committed ones.
+pub(crate) fn check(ctx: &Ctx) -> Result<String> {
+    let gate = measure(ctx, TABLE_KERNEL, CPUS[0])?;
+    compare(ctx, &gate.counts)?;
+    Ok(table(&release(ctx, TABLE_KERNEL)?, &gate, None))
+}
+
+fn compare(ctx: &Ctx, now: &Counts) -> Result<()> {
+    let committed = fs::read_to_string(ctx.root.join(TABLE)).with_context(|| format!("no {TABLE}"))?;
+    let worse = Counts::parse(&committed)?.worse(now);
+    if !worse.is_empty() {
+        let head = committed.lines().next().unwrap_or("");
+        bail!("more instructions than in {TABLE} ({head}):\n  {}", worse.join("\n  "));
+    }
+    Ok(())
 }
 
 fn measure(ctx: &Ctx, kernel: Kernel, cpu: &str) -> Result<Measured> {

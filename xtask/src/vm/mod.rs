@@ -24,6 +24,7 @@ use crate::kernel::Kernel;
 use crate::module;
 
 use guest::{Guest, Job};
+pub(crate) use insns::check as check_insns;
 pub(crate) use suite::{conformance_programs, run as run_suite};
 
 #[derive(Subcommand)]
