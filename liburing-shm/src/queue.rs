@@ -313,7 +313,9 @@ impl CompletionQueue {
     #[inline]
     pub fn reap(&mut self) -> Reap<'_> {
         self.consumer.ready(&self.shared.mem);
-        Reap(self)
+        // SAFETY: the iterator borrows this half, which keeps the mappings.
+        let mem = unsafe { self.shared.mem.copy() };
+        Reap { consumer: self.consumer.clone(), mem, queue: self }
     }
 
     /// Takes out one completion. Its slot goes back at once, since nobody knows whether its taker comes again.
@@ -361,23 +363,29 @@ impl<'a> IntoIterator for &'a mut CompletionQueue {
     }
 }
 
-/// The completions that were there when it was made.
+/// The completions that were there when it was made. If it is leaked, they are there still.
 #[derive(Debug)]
-pub struct Reap<'a>(&'a mut CompletionQueue);
+pub struct Reap<'a> {
+    /// Its own until it is dropped, and beside it the memory: in a loop both are at hand.
+    consumer: Consumer,
+    mem: Mapped,
+    queue: &'a mut CompletionQueue,
+}
 
 impl Iterator for Reap<'_> {
     type Item = Completion;
 
     #[inline]
     fn next(&mut self) -> Option<Completion> {
-        self.0.consumer.pop(&self.0.shared.mem).map(Completion::from_words)
+        self.consumer.pop(&self.mem).map(Completion::from_words)
     }
 }
 
 impl Drop for Reap<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.0.release();
+        self.queue.consumer = self.consumer.clone();
+        self.queue.release();
     }
 }
 

@@ -87,6 +87,17 @@ impl Mapped {
         }
     }
 
+    /// The same view once more, to be kept where its fields are quickly reached.
+    ///
+    /// # Safety
+    ///
+    /// The contract of [`Mapped::new`] holds for as long as the copy exists.
+    #[inline]
+    #[must_use]
+    pub unsafe fn copy(&self) -> Self {
+        Self { ..*self }
+    }
+
     #[inline]
     fn user_word(&self, word: UserWord) -> &AtomicU32 {
         let offset = match word {
@@ -154,6 +165,19 @@ fn load8(words: &[AtomicU64; 8]) -> [u64; 8] {
 }
 
 #[inline]
+#[cfg(not(sq_bench_without_snapshot))]
+fn load_sqe(words: &[AtomicU64; 8]) -> [u64; 8] {
+    load8(words)
+}
+
+/// For one benchmark: what the whole path costs without the copy. Each entry is a NOP, and its `user_data` made up.
+#[inline]
+#[cfg(sq_bench_without_snapshot)]
+fn load_sqe(words: &[AtomicU64; 8]) -> [u64; 8] {
+    [0xffff_ffff << 32, 0, 0, 0, words.as_ptr().addr() as u64, 0, 0, 0]
+}
+
+#[inline]
 fn store8(words: &[AtomicU64; 8], values: [u64; 8]) {
     for (word, value) in words.iter().zip(values) {
         word.store(value, Ordering::Relaxed);
@@ -193,16 +217,8 @@ impl KernelMem for Mapped {
     }
 
     #[inline]
-    #[cfg(not(sq_bench_without_snapshot))]
     fn copy_sqe(&self, index: u32) -> [u64; 8] {
-        load8(self.sqe(index, 0))
-    }
-
-    /// For one benchmark: what the whole path costs without the copy. Each entry is a NOP whose `user_data` is its index.
-    #[inline]
-    #[cfg(sq_bench_without_snapshot)]
-    fn copy_sqe(&self, index: u32) -> [u64; 8] {
-        [0xffff_ffff << 32, 0, 0, 0, index as u64, 0, 0, 0]
+        load_sqe(self.sqe(index, 0))
     }
 
     #[inline]

@@ -5,7 +5,7 @@ use sq_uapi::consts::sq_state;
 use sq_uapi::{Fence, KernelWord, UserMem, UserWord};
 
 /// Reads completions and gives their slots back. There is one for a ring.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Consumer {
     /// Completions read, free-running. `cq_head` is stored from it and never loaded (IDX-2).
     head: u32,

@@ -26,21 +26,21 @@ pub struct Producer {
     tail: u32,
     /// What has been published of it.
     published: u32,
-    /// `sq_head` as of the last look: a lower bound.
-    head: u32,
+    /// Where `tail` is when the queue is full, as of the last look at `sq_head`.
+    limit: u32,
 }
 
 impl Producer {
     /// The producer of a ring of `entries` entries that nobody has used yet.
     #[must_use]
     pub const fn new(entries: u32) -> Self {
-        Self { entries, tail: 0, published: 0, head: 0 }
+        Self { entries, tail: 0, published: 0, limit: entries }
     }
 
     /// Entries that can be written before the queue is full, as of now.
     pub fn room<M: UserMem>(&mut self, mem: &M) -> u32 {
-        self.head = mem.load_kernel(KernelWord::SqHead);
-        self.entries.saturating_sub(self.tail.wrapping_sub(self.head))
+        self.limit = mem.load_kernel(KernelWord::SqHead).wrapping_add(self.entries);
+        self.limit.wrapping_sub(self.tail)
     }
 
     /// Entries written but not published.
@@ -79,8 +79,8 @@ impl Producer {
 
     #[inline]
     fn reserve<M: UserMem>(&mut self, mem: &M) -> Result<(), Full> {
-        // The cached head decides while it can; the shared one is loaded only when the queue looks full.
-        if self.tail.wrapping_sub(self.head) >= self.entries && self.room(mem) == 0 {
+        // What is known of the head decides while it can; it is loaded only when the queue looks full.
+        if self.tail == self.limit && self.room(mem) == 0 {
             return Err(Full);
         }
         Ok(())
