@@ -83,7 +83,7 @@ struct sq_op_ops {
 
 /* An operation being issued. Valid until issue() returns. */
 struct sq_op {
-	u64			sqe[16];	/* a struct sq_sqe128; the second half is 0 on rings of 64-byte entries */
+	const u64		sqe[16];	/* a struct sq_sqe128; the second half is 0 on rings of 64-byte entries */
 	const struct sq_op_ops	*ops;
 	const void		*framework;	/* for ops->copy_* */
 	unsigned long		target;		/* SQ_DRIVER_FILES: the struct file *, else 0 */

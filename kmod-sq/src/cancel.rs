@@ -126,7 +126,7 @@ impl<H: Host> Ring<H> {
         self.cancel_everything();
         self.await_quiet(deadline, |ring| {
             ring.cq.with(|cq| {
-                cq.idle_waiter = true;
+                cq.wake_when_idle();
                 cq.requests.inflight() == 0
             })
         })

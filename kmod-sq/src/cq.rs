@@ -49,11 +49,13 @@ pub(crate) struct Cq<H: Host> {
     /// (BELL-4): either the waiter sees the completion, or the poster sees the waiter.
     wake_at: Option<u32>,
     /// Somebody waits for the ring to be idle.
-    pub(crate) idle_waiter: bool,
+    idle_waiter: bool,
     /// The ring's file was polled at least once: every batch wakes pollers from then on.
-    pub(crate) polled: bool,
+    polled: bool,
     /// An eventfd is registered.
-    pub(crate) eventfd: bool,
+    eventfd: bool,
+    /// Whether any of these four is set.
+    watched: bool,
     /// Why the drain owner left entries behind, if it did.
     pub(crate) stall: Stall,
     /// Entries consumed, as of the last flush.
@@ -73,6 +75,7 @@ impl<H: Host> Cq<H> {
             idle_waiter: false,
             polled: false,
             eventfd: false,
+            watched: false,
             stall: Stall::None,
             sq_head: 0,
             requests,
@@ -136,13 +139,35 @@ impl<H: Host> Cq<H> {
     #[inline]
     pub(crate) fn publish(&mut self, mem: &H::Mem) -> Notify {
         mem.store_kernel(KernelWord::CqTail, self.tail);
+        if self.watched { self.whom(mem) } else { Notify::default() }
+    }
+
+    #[inline(never)]
+    fn whom(&mut self, mem: &H::Mem) -> Notify {
         let due = self.wake_at.is_some_and(|at| self.tail.wrapping_sub(at).cast_signed() >= 0);
         if due {
             self.wake_at = None;
             self.stats.wakeups = self.stats.wakeups.wrapping_add(1);
         }
         let eventfd = self.eventfd && mem.load_user(UserWord::CqFlags) & cq_flags::EVENTFD_DISABLED == 0;
-        Notify { waiters: due || self.polled, eventfd }
+        let notify = Notify { waiters: due || self.polled, eventfd };
+        self.watch();
+        notify
+    }
+
+    /// Whether those who wait for the ring to be idle have to look again. They are then forgotten.
+    #[inline]
+    pub(crate) fn stir_idle_waiters(&mut self) -> bool {
+        if !self.watched {
+            return false;
+        }
+        let waiting = core::mem::take(&mut self.idle_waiter);
+        self.watch();
+        waiting
+    }
+
+    fn watch(&mut self) {
+        self.watched = self.wake_at.is_some() || self.idle_waiter || self.polled || self.eventfd;
     }
 
     /// Counts an entry that got `errno` from the framework.
@@ -165,6 +190,30 @@ impl<H: Host> Cq<H> {
         if earlier {
             self.wake_at = Some(at);
         }
+        self.watch();
+    }
+
+    /// Has [`Cq::stir_idle_waiters`] say yes once.
+    pub(crate) fn wake_when_idle(&mut self) {
+        self.idle_waiter = true;
+        self.watch();
+    }
+
+    /// Has every batch wake pollers from now on.
+    pub(crate) fn wake_pollers(&mut self) {
+        self.polled = true;
+        self.watch();
+    }
+
+    /// Has every batch signal the eventfd, or none.
+    pub(crate) fn signal_eventfd(&mut self, signal: bool) {
+        self.eventfd = signal;
+        self.watch();
+    }
+
+    /// Whether an eventfd is registered.
+    pub(crate) const fn has_eventfd(&self) -> bool {
+        self.eventfd
     }
 
     /// The counters.

@@ -71,6 +71,12 @@ impl<H: Host> Ring<H> {
         self.drain.fetch_update(at!(DrainQuiet, Release), Ordering::Relaxed, knock) == Ok(FREE)
     }
 
+    /// QUIESCE waits for the drain to be free, and it is.
+    #[cold]
+    fn tell_quiescer(&self) {
+        self.host.notify(Notify { waiters: true, eventfd: false });
+    }
+
     /// What a worker does: drains until nothing is left, then lets the ring go idle (BELL-1). Also the way on for a
     /// ring that was left with entries, and for a broken one.
     pub fn work(&self) {
@@ -135,6 +141,7 @@ impl<H: Host> Owner<'_, H> {
     }
 
     /// Consumes up to `bound` entries.
+    #[inline(always)]
     pub(crate) fn run(&mut self, bound: u32) -> (u32, End) {
         let (consumed, end) = pass(self.ring, self.sq, bound);
         if end == End::Stopped && self.ring.stopped() & (stop::BROKEN | stop::QUIESCED) != 0 {
@@ -173,13 +180,13 @@ impl<H: Host> Owner<'_, H> {
     }
 
     /// Lets go, unless somebody rang meanwhile (BELL-5): then the caller is still the owner and looks again.
+    #[inline]
     pub(crate) fn release(self) -> Option<Self> {
         // Release: what this owner did comes before the next owner. Acquire, in the swap: the tail (or the stop) of whoever
         // set REDRAIN is visible.
         if self.ring.drain.compare_exchange(OWNED, FREE, at!(DrainRelease, Release), Ordering::Relaxed).is_ok() {
             if self.ring.stopped() & stop::QUIESCED != 0 {
-                // QUIESCE waits for the drain to be free.
-                self.ring.host.notify(Notify { waiters: true, eventfd: false });
+                self.ring.tell_quiescer();
             }
             return None;
         }
@@ -192,7 +199,7 @@ impl<H: Host> Owner<'_, H> {
         // Release, as in `release`. A swap, not a store: the worker acquires from whoever set REDRAIN, too.
         self.ring.drain.swap(FREE, at!(DrainAbandon, Release));
         if self.ring.stopped() & stop::QUIESCED != 0 {
-            self.ring.host.notify(Notify { waiters: true, eventfd: false });
+            self.ring.tell_quiescer();
         }
     }
 }

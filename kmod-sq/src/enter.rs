@@ -83,21 +83,22 @@ impl<H: Host> Ring<H> {
         let mut total = 0u32;
         loop {
             let (consumed, end) = owner.run(bound);
-            total = total.saturating_add(consumed);
-            // At least 1, so that a storm of doorbells from other threads cannot keep this one here.
-            bound = bound.saturating_sub(consumed.max(1));
+            // At most twice the length of the queue.
+            total = total.wrapping_add(consumed);
             if end == End::Empty {
                 // Also the way out of CQ_BLOCKED.
                 owner.go_idle();
             }
-            match owner.release() {
+            owner = match owner.release() {
                 None if end == End::Bound => break,
                 None => return total,
-                Some(back) if bound > 0 => owner = back,
-                Some(back) => {
-                    back.abandon();
-                    break;
-                }
+                Some(back) => back,
+            };
+            // At least 1, so that a storm of doorbells from other threads cannot keep this one here.
+            bound = bound.saturating_sub(consumed.max(1));
+            if bound == 0 {
+                owner.abandon();
+                break;
             }
         }
         // BELL-3: entries are left, and this call has done its share.
@@ -171,7 +172,7 @@ impl<H: Host> Ring<H> {
                 if empty && cq.requests.inflight() == 0 {
                     return Ok(Some(Ok(())));
                 }
-                cq.idle_waiter = true;
+                cq.wake_when_idle();
             }
             cq.wake_when(goal);
             Ok(None)

@@ -160,7 +160,7 @@ impl<H: Host> Ring<H> {
     pub(crate) fn break_ring(&self, _: OutOfWindow) {
         if self.set_stop(stop::BROKEN) & stop::BROKEN == 0 {
             self.mem.store_kernel(KernelWord::Broken, 1);
-            self.host.notify(Notify { waiters: true, eventfd: self.cq.with(|cq| cq.eventfd) });
+            self.host.notify(Notify { waiters: true, eventfd: self.cq.with(|cq| cq.has_eventfd()) });
             H::work(self);
         }
     }
@@ -178,8 +178,7 @@ impl<H: Host> Ring<H> {
                 cq.post(&self.mem, &[cqe_words(settled.user_data, res, extra)]);
                 notify = cq.publish(&self.mem);
             }
-            if cq.idle_waiter && cq.requests.inflight() == 0 {
-                cq.idle_waiter = false;
+            if cq.requests.inflight() == 0 && cq.stir_idle_waiters() {
                 notify.waiters = true;
             }
             // A request is free again, and perhaps a slot: the drain goes on, by a worker.
@@ -239,7 +238,7 @@ impl<H: Host> Ring<H> {
     /// where [`Host::notify`] finds it.
     pub fn poll(&self) -> bool {
         let ready = self.cq.with(|cq| {
-            cq.polled = true;
+            cq.wake_pollers();
             cq.look(&self.mem)
         });
         match ready {

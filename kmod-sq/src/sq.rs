@@ -18,7 +18,7 @@ use crate::ring::{Mode, Ring};
 use crate::snapshot::Snapshot;
 
 /// Inline completions that are gathered before they are written, under one lock and with one store of `cq_tail`.
-const BATCH: usize = 32;
+const BATCH: usize = 64;
 
 /// `CQE_SKIP_SUCCESS` in word 0 of an entry. A rejected entry's result is negative, so that its flags do not matter.
 #[expect(clippy::as_conversions, reason = "widening in a constant")]
@@ -103,6 +103,7 @@ pub(crate) fn set_state<H: Host>(ring: &Ring<H>, sq: &mut Sq, state: u32) {
 
 /// Consumes the published span, or `bound` entries of it: one look at the tail, one publication of head and completions a
 /// batch (IDX-4).
+#[inline(always)]
 pub(crate) fn pass<H: Host>(ring: &Ring<H>, sq: &mut Sq, bound: u32) -> (u32, End) {
     if ring.stopped() != 0 {
         return (0, End::Stopped);
@@ -121,7 +122,7 @@ pub(crate) fn pass<H: Host>(ring: &Ring<H>, sq: &mut Sq, bound: u32) -> (u32, En
     let mut done = 0u32;
     let mut end = if most == span { End::Empty } else { End::Bound };
     ring.driver.begin();
-    while done < most {
+    loop {
         if sq.stash == 0 || ring.issuing.spare.get() == NONE {
             flush(ring, sq);
             if !stock(ring, sq) {
@@ -136,6 +137,9 @@ pub(crate) fn pass<H: Host>(ring: &Ring<H>, sq: &mut Sq, bound: u32) -> (u32, En
             stretch::<false, H>(ring, sq, left)
         };
         done = done.wrapping_add(consumed);
+        if done >= most {
+            break;
+        }
         if sq.batched == BATCH {
             flush(ring, sq);
         }
@@ -162,7 +166,8 @@ fn stretch<const WIDE: bool, H: Host>(ring: &Ring<H>, sq: &mut Sq, most: u32) ->
     let bare = if wide { 0 } else { intake.accepts.bare };
     // In a local: a driver's call may not write it, but the compiler cannot know.
     let mut head = sq.head;
-    let room = sq.batch.get_mut(sq.batched..).unwrap_or_default();
+    // Below BATCH, or it would have been flushed: the compiler should know.
+    let room = sq.batch.get_mut(sq.batched % BATCH..).unwrap_or_default();
     let most = ix(most.min(sq.stash)).min(room.len());
     let places = room.get_mut(..most).unwrap_or_default();
     let mut without = 0u32;
@@ -227,6 +232,7 @@ fn general<H: Host>(ring: &Ring<H>, intake: &mut Intake, wide: bool) -> i32 {
 }
 
 /// Publishes what was consumed and what completed inline, and takes free slots into the stash when it runs low.
+#[inline(never)]
 fn flush<H: Host>(ring: &Ring<H>, sq: &mut Sq) {
     ring.mem.store_kernel(KernelWord::SqHead, sq.head);
     let (notify, broken) = ring.cq.with(|cq| {
@@ -238,13 +244,12 @@ fn flush<H: Host>(ring: &Ring<H>, sq: &mut Sq) {
         let stats = &mut cq.stats;
         stats.entries = stats.entries.wrapping_add(sq.head.wrapping_sub(cq.sq_head).into());
         stats.doorbells = stats.doorbells.wrapping_add(core::mem::take(&mut sq.doorbells));
-        stats.avoided = stats.avoided.wrapping_add(core::mem::take(&mut sq.avoided));
-        stats.skipped = stats.skipped.wrapping_add(core::mem::take(&mut sq.skipped));
-        cq.sq_head = sq.head;
-        if cq.idle_waiter {
-            cq.idle_waiter = false;
-            notify.waiters = true;
+        if sq.avoided | sq.skipped != 0 {
+            stats.avoided = stats.avoided.wrapping_add(core::mem::take(&mut sq.avoided));
+            stats.skipped = stats.skipped.wrapping_add(core::mem::take(&mut sq.skipped));
         }
+        cq.sq_head = sq.head;
+        notify.waiters |= cq.stir_idle_waiters();
         let mut broken = None;
         if ix(sq.stash) < BATCH {
             match cq.look(&ring.mem) {

@@ -86,7 +86,7 @@ impl Ring {
             _mappings,
         });
         Self {
-            sq: SubmissionQueue { producer: Producer::new(setup.sq_entries), shared: Arc::clone(&shared) },
+            sq: SubmissionQueue::new(Arc::clone(&shared)),
             cq: CompletionQueue { consumer: Consumer::new(), shared: Arc::clone(&shared) },
             submitter: Submitter::new(shared),
         }
@@ -149,10 +149,19 @@ impl Ring {
 #[derive(Debug)]
 pub struct SubmissionQueue {
     producer: Producer,
+    /// `shared.mem` again, within reach.
+    mem: Mapped,
     pub(crate) shared: Arc<Shared>,
 }
 
 impl SubmissionQueue {
+    fn new(shared: Arc<Shared>) -> Self {
+        // SAFETY: `shared` keeps the mappings, and stays beside the copy.
+        let mem = unsafe { shared.mem.copy() };
+        let wide = shared.flag(setup_flags::SQE128);
+        Self { producer: Producer::new(shared.setup.sq_entries, wide), mem, shared }
+    }
+
     /// Entries that the queue holds.
     #[must_use]
     pub fn capacity(&self) -> u32 {
@@ -161,7 +170,7 @@ impl SubmissionQueue {
 
     /// Entries that can be pushed before it is full.
     pub fn room(&mut self) -> u32 {
-        self.producer.room(&self.shared.mem)
+        self.producer.room(&self.mem)
     }
 
     /// Writes an entry. It is not visible to the kernel side before [`SubmissionQueue::submit`].
@@ -175,12 +184,12 @@ impl SubmissionQueue {
     #[inline]
     pub fn push(&mut self, entry: Entry) -> Result<(), PushError> {
         match entry.rest {
-            None => self.producer.push(&self.shared.mem, entry.sqe.to_words())?,
+            None => self.producer.push(&self.mem, entry.sqe.to_words())?,
             Some(rest) => {
                 if !self.shared.flag(setup_flags::SQE128) {
                     return Err(PushError::TooWide);
                 }
-                self.producer.push_wide(&self.shared.mem, entry.sqe.to_words(), rest)?;
+                self.producer.push_wide(&self.mem, entry.sqe.to_words(), rest)?;
             }
         }
         Ok(())
@@ -240,14 +249,14 @@ impl SubmissionQueue {
     /// BELL-2), or for earlier ones whose doorbell failed.
     #[inline]
     pub(crate) fn publish(&mut self) -> (u32, bool) {
-        let fresh = self.producer.publish(&self.shared.mem);
+        let fresh = self.producer.publish(&self.mem);
         if self.shared.owed.load(Ordering::Relaxed) {
             return (fresh, true);
         }
         if fresh == 0 || !self.shared.flag(setup_flags::SQPOLL | setup_flags::WORKER) {
             return (fresh, fresh > 0);
         }
-        let wants = self.producer.needs_doorbell(&self.shared.mem);
+        let wants = self.producer.needs_doorbell(&self.mem);
         if !wants {
             self.shared.avoided.fetch_add(1, Ordering::Relaxed);
         }

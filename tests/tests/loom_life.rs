@@ -28,7 +28,7 @@ fn quiesce_against_drain(weaken: Weaken) {
     let submitter = thread::spawn({
         let ring = ring.clone();
         move || {
-            let mut producer = Producer::new(1);
+            let mut producer = Producer::new(1, false);
             producer.push(&mem, nop(1, sqe_flags::ASYNC)).unwrap();
             producer.publish(&mem);
             // ESHUTDOWN: too late.
@@ -52,7 +52,7 @@ fn quiesce_against_worker(weaken: Weaken) {
         let ring = ring.clone();
         move || LoomHost::run_worker(&ring)
     });
-    let mut producer = Producer::new(1);
+    let mut producer = Producer::new(1, false);
     producer.push(&mem, nop(1, sqe_flags::ASYNC)).unwrap();
     producer.publish(&mem);
     ring.doorbell().unwrap();
@@ -68,7 +68,7 @@ fn quiesce_against_completion(weaken: Weaken) {
     let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags: 0 };
     let driver = Arc::new(Holder::default());
     let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
-    let mut producer = Producer::new(1);
+    let mut producer = Producer::new(1, false);
     producer.push(&mem, nop(1, sqe_flags::ASYNC)).unwrap();
     producer.publish(&mem);
     ring.doorbell().unwrap();
@@ -87,7 +87,7 @@ fn close_against_completion(weaken: Weaken) {
     let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags: 0 };
     let driver = Arc::new(Holder::default());
     let Model { ring, mem, freed } = Model::new(shape, &driver, weaken);
-    let mut producer = Producer::new(1);
+    let mut producer = Producer::new(1, false);
     producer.push(&mem, nop(1, sqe_flags::ASYNC)).unwrap();
     producer.publish(&mem);
     ring.doorbell().unwrap();
@@ -135,7 +135,7 @@ fn break_against_drain(weaken: Weaken) {
             let _ = ring.enter(&mut SqEnter { min_complete: 1, ..SqEnter::default() });
         }
     });
-    let mut producer = Producer::new(2);
+    let mut producer = Producer::new(2, false);
     producer.push(&mem, nop(1, sqe_flags::ASYNC)).unwrap();
     producer.publish(&mem);
     let _ = ring.doorbell();
@@ -155,7 +155,7 @@ fn enable_against_submitter(weaken: Weaken) {
     let submitter = thread::spawn({
         let (ring, mem) = (ring.clone(), mem.clone());
         move || {
-            let mut producer = Producer::new(1);
+            let mut producer = Producer::new(1, false);
             producer.push(&mem, nop(1, 0)).unwrap();
             producer.publish(&mem);
             ring.doorbell().is_ok()

@@ -30,7 +30,7 @@ fn reap_all(mem: &sq_conformance::checkers::loom_mem::LoomMem) -> Vec<u64> {
 fn two_submitters(sq_entries: u32, bells: u32, weaken: Weaken) {
     let shape = Shape { sq_entries, cq_entries: 2, max_inflight: 1, flags: 0 };
     let Model { ring, mem, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
-    let producer = Arc::new(Mutex::new(Producer::new(sq_entries)));
+    let producer = Arc::new(Mutex::new(Producer::new(sq_entries, false)));
     let submit = |user_data: u64| {
         let (ring, mem, producer) = (ring.clone(), mem.clone(), Arc::clone(&producer));
         move || {
@@ -72,7 +72,7 @@ fn tight(weaken: Weaken) {
 fn sqe_slot_reuse(weaken: Weaken) {
     let shape = Shape { sq_entries: 1, cq_entries: 2, max_inflight: 1, flags: 0 };
     let Model { ring, mem, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
-    let mut producer = Producer::new(1);
+    let mut producer = Producer::new(1, false);
     producer.push(&mem, nop(1, 0)).unwrap();
     producer.publish(&mem);
     let drainer = thread::spawn({
@@ -104,7 +104,7 @@ fn cqe_slot_reuse(weaken: Weaken) {
             (consumer, seen)
         }
     });
-    let mut producer = Producer::new(1);
+    let mut producer = Producer::new(1, false);
     for n in 1..=2 {
         producer.push(&mem, nop(n, 0)).unwrap();
         producer.publish(&mem);

@@ -43,7 +43,7 @@ fn two_waiters(weaken: Weaken) {
     let driver = Arc::new(Holder::default());
     let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
     let held = nop(1, sqe_flags::ASYNC);
-    submit(&ring, &mem, &mut Producer::new(2), &[held, held]);
+    submit(&ring, &mem, &mut Producer::new(2, false), &[held, held]);
     let completer = thread::spawn(move || {
         for _ in 0..2 {
             driver.take().unwrap().complete(Ok(0));
@@ -66,7 +66,7 @@ fn idle_waiter(weaken: Weaken) {
     let worker = spawn_worker(&ring);
     let submitter = thread::spawn({
         let ring = ring.clone();
-        move || submit(&ring, &mem, &mut Producer::new(1), &[nop(1, sqe_flags::CQE_SKIP_SUCCESS)])
+        move || submit(&ring, &mem, &mut Producer::new(1, false), &[nop(1, sqe_flags::CQE_SKIP_SUCCESS)])
     });
     assert_eq!(wait_for(&ring, 1, enter_flags::WAIT_IDLE), 0);
     submitter.join().unwrap();
@@ -81,7 +81,7 @@ fn idle_waiter_deferred(weaken: Weaken) {
     let driver = Arc::new(Holder::default());
     let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
     let quiet = nop(1, sqe_flags::CQE_SKIP_SUCCESS | sqe_flags::ASYNC);
-    submit(&ring, &mem, &mut Producer::new(1), &[quiet]);
+    submit(&ring, &mem, &mut Producer::new(1, false), &[quiet]);
     let completer = thread::spawn(move || driver.take().unwrap().complete(Ok(0)));
     assert_eq!(wait_for(&ring, 1, enter_flags::WAIT_IDLE), 0);
     assert_eq!(ring.stats().inflight, 0, "WAIT-1");
@@ -97,7 +97,7 @@ fn blocked_waiter(flags: u32, weaken: Weaken) {
     let submitter = thread::spawn({
         let ring = ring.clone();
         move || {
-            let mut producer = Producer::new(1);
+            let mut producer = Producer::new(1, false);
             // One holds its slot for as long as it likes, one completes, the third finds no slot.
             for entry in [nop(1, 0), nop(2, sqe_flags::ASYNC), nop(3, 0)] {
                 while producer.room(&mem) == 0 {

@@ -29,7 +29,7 @@ struct User<'a> {
 
 impl<'a> User<'a> {
     fn new(ring: &'a Ring<LoomHost>, mem: &LoomMem, entries: u32) -> Self {
-        Self { ring, mem: mem.clone(), producer: Producer::new(entries), consumer: Consumer::new(), bells: 0 }
+        Self { ring, mem: mem.clone(), producer: Producer::new(entries, false), consumer: Consumer::new(), bells: 0 }
     }
 
     fn ring_bell(&mut self) {
@@ -134,7 +134,7 @@ fn caller_blocked(weaken: Weaken) {
             (consumer, reaped)
         }
     });
-    let mut producer = Producer::new(1);
+    let mut producer = Producer::new(1, false);
     for n in 1..=2 {
         producer.push(&mem, nop(n, 0)).unwrap();
         producer.publish(&mem);

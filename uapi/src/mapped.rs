@@ -34,7 +34,7 @@ const CQE_UNIT: usize = size_of::<[AtomicU64; 2]>();
 
 /// One mapping of a ring's two regions.
 ///
-/// Indices are masked here with a private mask (IDX-1), so no index can leave its array. All access is by atomic
+/// Indices are masked here with a private mask (IDX-1), so no index can leave its array. What the kernel side does is atomic
 /// loads and stores through raw pointers: no reference to shared bytes is ever made, so a hostile peer that writes
 /// at the same time is an ordinary race of atomics, never undefined behaviour.
 #[derive(Debug)]
@@ -67,7 +67,8 @@ impl Mapped {
     /// a word, `sq_entries` times 64 or 128 bytes for entries, `cq_entries` times 16 or 32 for completions. Both
     /// counts are powers of two. Whoever calls [`KernelMem`]'s methods has the kernel region mapped writable;
     /// whoever calls [`UserMem`]'s has the user region mapped writable. Nobody accesses the regions other than
-    /// atomically, or from outside the Rust program.
+    /// atomically, or from outside the Rust program; but for slots of entries: until `sq_tail` has passed it, a slot that
+    /// [`UserMem`] writes is accessed by nobody else (IDX-3 is that the kernel side copies only what is published).
     #[must_use]
     pub unsafe fn new(parts: Parts) -> Self {
         // SAFETY: the contract puts the arrays' offsets inside their regions.
@@ -128,13 +129,17 @@ impl Mapped {
 
     /// The `unit`th (0 or 1) 64 bytes of the entry at `index`.
     #[inline]
-    fn sqe(&self, index: u32, unit: usize) -> &[AtomicU64; 8] {
+    fn slot(&self, index: u32, unit: usize) -> NonNull<[AtomicU64; 8]> {
         let slot = (index & self.sq_mask) as usize * self.sqe_bytes;
         // SAFETY: the masked index is below sq_entries, and `unit` below the units of an entry (the callers check),
         // so the place lies inside the array (contract of `new`).
-        let sqe = unsafe { self.sqes.byte_add(slot + unit * UNIT) };
+        unsafe { self.sqes.byte_add(slot + unit * UNIT) }
+    }
+
+    #[inline]
+    fn sqe(&self, index: u32, unit: usize) -> &[AtomicU64; 8] {
         // SAFETY: as in `user_word`.
-        unsafe { sqe.as_ref() }
+        unsafe { self.slot(index, unit).as_ref() }
     }
 
     /// The `unit`th (0 or 1) 16 bytes of the completion at `index`.
@@ -175,13 +180,6 @@ fn load_sqe(words: &[AtomicU64; 8]) -> [u64; 8] {
 #[cfg(sq_bench_without_snapshot)]
 fn load_sqe(words: &[AtomicU64; 8]) -> [u64; 8] {
     [0xffff_ffff << 32, 0, 0, 0, words.as_ptr().addr() as u64, 0, 0, 0]
-}
-
-#[inline]
-fn store8(words: &[AtomicU64; 8], values: [u64; 8]) {
-    for (word, value) in words.iter().zip(values) {
-        word.store(value, Ordering::Relaxed);
-    }
 }
 
 #[inline]
@@ -246,7 +244,15 @@ impl KernelMem for Mapped {
         let first = unsafe { self.cqes.add(start) };
         // SAFETY: start + len is at most cq_entries; otherwise as in `kernel_word`.
         let slots = unsafe { core::slice::from_raw_parts(first.as_ptr(), cqes.len()) };
-        for (slot, [a, b, ..]) in slots.iter().zip(cqes) {
+        let (fours, rest) = cqes.as_chunks::<4>();
+        let (slot_fours, slots) = slots.as_chunks::<4>();
+        for ([a, b, c, d], [e, f, g, h]) in slot_fours.iter().zip(fours) {
+            store2(a, [e[0], e[1]]);
+            store2(b, [f[0], f[1]]);
+            store2(c, [g[0], g[1]]);
+            store2(d, [h[0], h[1]]);
+        }
+        for (slot, [a, b, ..]) in slots.iter().zip(rest) {
             store2(slot, [*a, *b]);
         }
     }
@@ -278,13 +284,15 @@ impl UserMem for Mapped {
 
     #[inline]
     fn write_sqe(&self, index: u32, words: [u64; 8]) {
-        store8(self.sqe(index, 0), words);
+        // SAFETY: inside the array, as `slot` says. Not atomic: the slot is this half's alone (contract of `new`).
+        unsafe { self.slot(index, 0).cast().write(words) };
     }
 
     #[inline]
     fn write_sqe_tail(&self, index: u32, words: [u64; 8]) {
         if self.sqe_bytes > UNIT {
-            store8(self.sqe(index, 1), words);
+            // SAFETY: as above; an entry has two units here.
+            unsafe { self.slot(index, 1).cast().write(words) };
         }
     }
 

@@ -20,7 +20,8 @@
 //! | `cq_flags` | relaxed, user | relaxed, kernel | a hint |
 //! | `broken` | release, kernel | acquire, user | set once, last |
 //!
-//! The words of entries are relaxed: the index that publishes them orders them.
+//! The words of entries and completions are relaxed: the index that publishes them orders them. The user side may write an entry
+//! with ordinary stores, since a slot that is not published is its own.
 
 /// A 32-bit word that user space writes and the kernel side loads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -45,8 +45,14 @@ static struct sq_home *sq_home_of(struct file *file)
 	return smp_load_acquire(&sf->home);
 }
 
+/* Without arg: the doorbell. */
+static inline long sq_ring_do(struct sq_ring *ring, u32 cmd, u8 *arg, size_t len)
+{
+	return arg ? sq_ring_call(ring, cmd, arg, len) : sq_ring_doorbell(ring);
+}
+
 /* LIFE-3: one mm, and whatever the calling thread has become since, the ring's credentials. */
-static long sq_call_owned(struct sq_home *home, u32 cmd, u8 *arg, size_t len)
+static inline long sq_call_owned(struct sq_home *home, u32 cmd, u8 *arg, size_t len)
 {
 	const struct cred *cred;
 	long ret;
@@ -54,9 +60,9 @@ static long sq_call_owned(struct sq_home *home, u32 cmd, u8 *arg, size_t len)
 	if (current->mm != home->mm && cmd != SQ_IOC_STATS)
 		return -EXDEV;
 	if (likely(current_cred() == home->cred))
-		return sq_ring_call(home->ring, cmd, arg, len);
+		return sq_ring_do(home->ring, cmd, arg, len);
 	cred = override_creds(home->cred);
-	ret = sq_ring_call(home->ring, cmd, arg, len);
+	ret = sq_ring_do(home->ring, cmd, arg, len);
 	revert_creds(cred);
 	return ret;
 }
@@ -210,15 +216,12 @@ static long sq_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	struct sq_file *sf = file->private_data;
 	struct sq_home *home = sq_home_of(file);
 
+	if (likely(cmd == SQ_IOC_ENTER && !arg && home))
+		return sq_call(home, SQ_IOC_ENTER, NULL, 0);
 	switch (cmd) {
 	case SQ_IOC_ISSUE:
 		return sq_door_issue(&sf->device->door, home ? home->ring : NULL, arg);
 	case SQ_IOC_ENTER:
-		if (!home)
-			return -ENXIO;
-		if (!arg)
-			return sq_call(home, cmd, NULL, 0);
-		break;
 	case SQ_IOC_REGISTER:
 	case SQ_IOC_QUIESCE:
 	case SQ_IOC_CANCEL:

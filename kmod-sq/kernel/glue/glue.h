@@ -207,7 +207,7 @@ int sq_rust_query(const struct sq_driver_table *table, const void *data, u8 *arg
 /* On success the ring has one reference, for sq_ring_put(). */
 int sq_ring_setup(struct sq_home *home, const struct sq_driver_table *table, const void *data, u8 *arg, size_t len,
 		  struct sq_ring **ring);
-/* arg may be null, with len 0: the bare doorbell. */
+long sq_ring_doorbell(struct sq_ring *ring);
 long sq_ring_call(struct sq_ring *ring, u32 cmd, u8 *arg, size_t len);
 __poll_t sq_ring_poll(struct sq_ring *ring);
 void sq_ring_alarm(struct sq_ring *ring);

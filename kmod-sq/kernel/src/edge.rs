@@ -58,16 +58,26 @@ unsafe extern "C" fn sq_ring_setup(
     result(made)
 }
 
-/// A call on a ring. A null `arg` with `len` 0 is the bare doorbell.
+/// A call on a ring.
 ///
 /// # Safety
 ///
-/// **reference**; `arg` is null or `len` bytes, the caller's own.
+/// **reference**; `arg` is `len` bytes, the caller's own.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sq_ring_call(ring: &KernelRing, cmd: u32, arg: *mut u8, len: usize) -> i64 {
     // SAFETY: the contract.
-    let arg = if arg.is_null() { &mut [] } else { unsafe { bytes(arg, len) } };
+    let arg = unsafe { bytes(arg, len) };
     ring_call(ring, cmd, arg).map_or_else(|errno| i64::from(errno.to_res()), i64::from)
+}
+
+/// The bare doorbell.
+///
+/// # Safety
+///
+/// **reference**.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sq_ring_doorbell(ring: &KernelRing) -> i64 {
+    ring.doorbell().map_or_else(|errno| i64::from(errno.to_res()), i64::from)
 }
 
 /// What `poll` reports. The caller is on the wait queue already.

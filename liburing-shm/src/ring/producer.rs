@@ -26,21 +26,24 @@ pub struct Producer {
     tail: u32,
     /// What has been published of it.
     published: u32,
-    /// Where `tail` is when the queue is full, as of the last look at `sq_head`.
+    /// As of the last look at `sq_head`, an entry can be pushed with no more ado until `tail` is here. On a ring of 128-byte entries
+    /// never.
     limit: u32,
+    wide: bool,
 }
 
 impl Producer {
-    /// The producer of a ring of `entries` entries that nobody has used yet.
+    /// The producer of a ring of `entries` entries that nobody has used yet; `wide` says that they have 128 bytes.
     #[must_use]
-    pub const fn new(entries: u32) -> Self {
-        Self { entries, tail: 0, published: 0, limit: entries }
+    pub const fn new(entries: u32, wide: bool) -> Self {
+        Self { entries, tail: 0, published: 0, limit: 0, wide }
     }
 
     /// Entries that can be written before the queue is full, as of now.
     pub fn room<M: UserMem>(&mut self, mem: &M) -> u32 {
-        self.limit = mem.load_kernel(KernelWord::SqHead).wrapping_add(self.entries);
-        self.limit.wrapping_sub(self.tail)
+        let limit = mem.load_kernel(KernelWord::SqHead).wrapping_add(self.entries);
+        self.limit = if self.wide { self.tail } else { limit };
+        limit.wrapping_sub(self.tail)
     }
 
     /// Entries written but not published.
@@ -56,11 +59,24 @@ impl Producer {
     /// [`Full`] if the kernel side has not consumed enough.
     #[inline]
     pub fn push<M: UserMem>(&mut self, mem: &M, words: [u64; 8]) -> Result<(), Full> {
-        self.reserve(mem)?;
+        if self.tail == self.limit {
+            self.prepare(mem)?;
+        }
         mem.write_sqe(self.tail, words);
-        // On a ring with 128-byte entries the rest of the slot may hold an old entry's.
-        mem.write_sqe_tail(self.tail, [0; 8]);
         self.tail = self.tail.wrapping_add(1);
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn prepare<M: UserMem>(&mut self, mem: &M) -> Result<(), Full> {
+        if self.room(mem) == 0 {
+            return Err(Full);
+        }
+        if self.wide {
+            // The rest of the slot may hold an old entry's.
+            mem.write_sqe_tail(self.tail, [0; 8]);
+            self.limit = self.tail.wrapping_add(1);
+        }
         Ok(())
     }
 
@@ -70,19 +86,10 @@ impl Producer {
     ///
     /// [`Full`] if the kernel side has not consumed enough.
     pub fn push_wide<M: UserMem>(&mut self, mem: &M, words: [u64; 8], rest: [u64; 8]) -> Result<(), Full> {
-        self.reserve(mem)?;
+        self.prepare(mem)?;
         mem.write_sqe(self.tail, words);
         mem.write_sqe_tail(self.tail, rest);
         self.tail = self.tail.wrapping_add(1);
-        Ok(())
-    }
-
-    #[inline]
-    fn reserve<M: UserMem>(&mut self, mem: &M) -> Result<(), Full> {
-        // What is known of the head decides while it can; it is loaded only when the queue looks full.
-        if self.tail == self.limit && self.room(mem) == 0 {
-            return Err(Full);
-        }
         Ok(())
     }
 

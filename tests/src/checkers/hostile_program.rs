@@ -210,7 +210,7 @@ pub fn run(bytes: &[u8]) {
     let max_inflight = 1 + u32::from(bytes.byte()) % cq_entries;
     let setup = SqSetup { flags, sq_entries, cq_entries, max_inflight, ..SqSetup::default() };
     let (ring, mem) = hostile_ring(&setup, &sq_null::Null, Box::new(foe(seed, rate))).unwrap();
-    let (mut producer, mut consumer) = (Producer::new(sq_entries), Consumer::new());
+    let (mut producer, mut consumer) = (Producer::new(sq_entries, false), Consumer::new());
     let mut serial = 1u64;
     while !bytes.done() {
         let accepted = mem.record().accepted.len();

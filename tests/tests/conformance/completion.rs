@@ -139,7 +139,7 @@ fn a_leaked_reap_loses_nothing() {
     assert_eq!(leaked.next().unwrap().user_data(), 0);
     std::mem::forget(leaked);
     let seen: Vec<_> = reap(&mut ring).iter().map(|done| done.user_data()).collect();
-    assert_eq!(seen, [1, 2, 3]);
+    assert_eq!(seen, [0, 1, 2, 3], "they are there still");
     for n in 0..4 {
         ring.submission().push(echo(n)).unwrap();
     }
