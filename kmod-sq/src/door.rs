@@ -12,21 +12,28 @@
 //! Everything runs in the caller's context, with its memory and credentials; an entry that completes inline touches no memory but
 //! the caller's stack.
 
+mod pool;
+mod task;
+mod user;
 mod wait;
 
 use core::cell::Cell;
+use core::ffi::c_void;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use sq_driver::Bound;
-use sq_driver::abi::RawOp;
-use sq_uapi::Errno;
+use sq_driver::abi::{MAX_SEGMENTS, OpOps, RawOp, RawPayload, RawRequest, RequestOps};
 use sq_uapi::consts::op;
+use sq_uapi::{Errno, load_entry};
 
-use crate::accept;
 use crate::host::HostFile;
 use crate::issue::LEAST;
-use crate::parse::{Accepts, Bytes, Parsed};
+use crate::parse::{Accepts, Bytes, Parsed, is_bare};
 use crate::snapshot::Snapshot;
+use crate::{accept, ix};
+
+pub use pool::{Pool, Slot};
+pub use task::{Issued, Tasks};
 
 /// What a door needs of the process that calls and of the kernel around it. There is no value of it: it is whoever is running.
 pub trait Caller: Sized + 'static {
@@ -142,6 +149,15 @@ pub trait Caller: Sized + 'static {
     fn sleep_until(at_ns: u64) -> bool;
 }
 
+/// Where an entry is.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// In an io_uring command, where user space may be writing it.
+    Live(&'a [AtomicU64; 8]),
+    /// At a user address.
+    User(u64),
+}
+
 /// The doors of one driver.
 #[derive(Clone, Copy, Debug)]
 pub struct Doors {
@@ -158,7 +174,35 @@ impl Doors {
         Self { driver, accepts, bare: accepts.bare() }
     }
 
-    /// Checks an operation's entry and finds what it is on. `allowed` are the opcodes that the file has not given up.
+    /// From the snapshot to the driver's answer.
+    #[inline]
+    fn start<C: Caller>(
+        &self,
+        op: &mut RawOp,
+        source: Source<'_>,
+        allowed: u64,
+        file: &Cell<Option<C::File>>,
+    ) -> Result<i32, Errno> {
+        match source {
+            Source::Live(words) => {
+                let (first, _) = op.sqe.split_at_mut(8);
+                first.copy_from_slice(&load_entry(words));
+            }
+            // SAFETY: the first half of 16 words.
+            Source::User(addr) => unsafe { C::copy_entry((&raw mut op.sqe).cast(), addr) }?,
+        }
+        let [a, b, c, d, e, f, g, h, ..] = op.sqe;
+        if !is_bare(&[a, b, c, d, e, f, g, h], self.bare & allowed) {
+            self.accept::<C>(op, file, allowed)?;
+        }
+        self.driver.begin();
+        // SAFETY: `framework` is what `ops` expects; `payload` leads to user addresses, which are only copied.
+        let res = unsafe { self.driver.issue(op) };
+        self.driver.commit();
+        Ok(res)
+    }
+
+    /// Checks the operation's entry and finds what it is on. `allowed` are the opcodes that the file has not given up.
     fn accept<C: Caller>(&self, op: &mut RawOp, file: &Cell<Option<C::File>>, allowed: u64) -> Result<(), Errno> {
         let snapshot = Snapshot::of_words(&op.sqe);
         let [word0, ..] = snapshot.words();
@@ -200,6 +244,28 @@ const fn outcome(res: i32) -> i32 {
         LEAST..=-1 => res,
         _ => Errno::EIO.to_res(),
     }
+}
+
+/// An operation without an entry yet. `framework` is what the `defer` of `ops` expects.
+const fn empty_op(ops: &'static OpOps, framework: *const c_void) -> RawOp {
+    RawOp { sqe: [0; 16], ops, framework, target: 0, extra: [0; 2], payload: RawPayload::empty() }
+}
+
+/// The operation as a request.
+fn request(op: &RawOp, ops: &'static RequestOps) -> RawRequest {
+    let from = &op.payload;
+    let mut payload = RawPayload {
+        kind: from.kind,
+        nr: from.nr,
+        left: from.left,
+        at: from.at,
+        passed: from.passed,
+        ..RawPayload::empty()
+    };
+    for (to, from) in payload.segments.iter_mut().zip(from.segments.iter()).take(ix(from.nr).min(MAX_SEGMENTS)) {
+        *to = *from;
+    }
+    RawRequest { ops, id: next_id(), target: op.target, payload }
 }
 
 /// A request's id: apart from those of rings, whose blocks do not come this far.

@@ -22,6 +22,7 @@ pub fn query(driver: &Bound, home: &Abilities, query: &SqQuery) -> Result<SqQuer
     for (to, from) in name.iter_mut().zip(driver.name().to_bytes()).take(15) {
         *to = *from;
     }
+    let max_commands = if home.features & features::URING_CMD == 0 { 0 } else { limit::COMMANDS };
     let files = if driver.files() { features::FILES } else { 0 };
     let fixed_file = if driver.files() { sqe_flags::FIXED_FILE } else { 0 };
     Ok(SqQuery {
@@ -45,6 +46,8 @@ pub fn query(driver: &Bound, home: &Abilities, query: &SqQuery) -> Result<SqQuer
         max_pool_bytes: limit::POOL_BYTES,
         target_bytes: driver.target_bytes(),
         driver: name,
-        resv: [0; 4],
+        max_commands,
+        resv0: 0,
+        resv: [0; 3],
     })
 }

@@ -235,6 +235,8 @@ struct sq_setup {
 #define SQ_FEAT_FILES		(1ULL << 2)	/* fd is used, files can be registered */
 #define SQ_FEAT_EMBEDDED	(1ULL << 3)	/* the kernel side is in this process */
 #define SQ_FEAT_ISSUE		(1ULL << 4)	/* SQ_IOC_ISSUE: one entry a call */
+#define SQ_FEAT_URING_CMD	(1ULL << 5)	/* io_uring commands: one entry each */
+#define SQ_FEAT_URING_CANCEL	(1ULL << 6)	/* they may wait without bound */
 
 /*
  * SQ_IOC_ENTER. A null argument is the bare doorbell.
@@ -332,7 +334,9 @@ struct sq_query {
 	__aligned_u64	max_pool_bytes;	/* out: bytes of a pool */
 	__aligned_u64	target_bytes;	/* out: bytes of the driver's target, 0: no size */
 	__u8	driver[16];	/* out: the driver's name, NUL-terminated */
-	__aligned_u64	resv[4];	/* 0 */
+	__u32	max_commands;	/* out: io_uring commands of a file */
+	__u32	resv0;		/* 0 */
+	__aligned_u64	resv[3];	/* 0 */
 };
 
 /*
@@ -361,6 +365,7 @@ struct sq_stats {
 #define SQ_MAX_SQ_ENTRIES	32768U		/* entries of a ring */
 #define SQ_MAX_CQ_ENTRIES	65536U		/* completions of a ring */
 #define SQ_MAX_INFLIGHT		32768U		/* requests of a ring */
+#define SQ_MAX_COMMANDS		128U		/* io_uring commands of a file */
 #define SQ_MAX_IOV		16U		/* segments of a vector */
 #define SQ_MAX_FILES		4096U		/* registered files */
 #define SQ_MAX_BUFS		32768U		/* buffers of a pool */
@@ -452,7 +457,8 @@ __sq_at(sq_query, features, 16);
 __sq_at(sq_query, opcodes, 32);
 __sq_at(sq_query, max_pool_bytes, 80);
 __sq_at(sq_query, driver, 96);
-__sq_at(sq_query, resv, 112);
+__sq_at(sq_query, max_commands, 112);
+__sq_at(sq_query, resv, 120);
 __sq_size(sq_stats, SQ_STATS_SIZE_VER0);
 __sq_at(sq_stats, entries, 8);
 __sq_at(sq_stats, inflight, 64);

@@ -109,6 +109,10 @@ pub mod features {
     pub const EMBEDDED: u64 = 1 << 3;
     /// `SQ_IOC_ISSUE`: one entry a call, with or without a ring.
     pub const ISSUE: u64 = 1 << 4;
+    /// io_uring's commands (`IORING_OP_URING_CMD`) with `SQ_IOC_ISSUE` as `cmd_op`: one entry a command.
+    pub const URING_CMD: u64 = 1 << 5;
+    /// Such commands may wait without bound: the kernel can cancel them.
+    pub const URING_CANCEL: u64 = 1 << 6;
 }
 
 /// `sq_enter.flags`.
@@ -170,6 +174,8 @@ pub mod limit {
     pub const INFLIGHT: u32 = 32_768;
     /// Most segments of a vectored operation.
     pub const IOV: u32 = 16;
+    /// Most io_uring commands of a file in flight.
+    pub const COMMANDS: u32 = 128;
     /// Most registered files of a ring.
     pub const FILES: u32 = 4096;
     /// Most buffers in a ring's pool.

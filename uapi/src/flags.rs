@@ -64,6 +64,10 @@ bitflags! {
         const EMBEDDED = features::EMBEDDED;
         /// One entry a call, with or without a ring.
         const ISSUE = features::ISSUE;
+        /// One entry an io_uring command.
+        const URING_CMD = features::URING_CMD;
+        /// Such commands may wait without bound.
+        const URING_CANCEL = features::URING_CANCEL;
     }
 
     /// `op_flags` of FSYNC.

@@ -29,7 +29,7 @@ pub mod mapped;
 pub mod mem;
 pub mod structs;
 
-pub use copy::copy_shared;
+pub use copy::{copy_shared, load_entry};
 pub use entry::{Cqe, Cqe32, Sqe, Sqe128};
 pub use errno::Errno;
 pub use mapped::{Mapped, Parts};

@@ -4,6 +4,7 @@
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
+use crate::copy::load_entry;
 use crate::mem::{Fence, KernelMem, KernelWord, UserMem, UserWord, write_each};
 use crate::structs::SqOffsets;
 
@@ -154,25 +155,9 @@ impl Mapped {
 }
 
 #[inline]
-fn load8(words: &[AtomicU64; 8]) -> [u64; 8] {
-    // Unrolled by hand: a rolled loop costs twice as much.
-    let [a, b, c, d, e, f, g, h] = words;
-    [
-        a.load(Ordering::Relaxed),
-        b.load(Ordering::Relaxed),
-        c.load(Ordering::Relaxed),
-        d.load(Ordering::Relaxed),
-        e.load(Ordering::Relaxed),
-        f.load(Ordering::Relaxed),
-        g.load(Ordering::Relaxed),
-        h.load(Ordering::Relaxed),
-    ]
-}
-
-#[inline]
 #[cfg(not(sq_bench_without_snapshot))]
 fn load_sqe(words: &[AtomicU64; 8]) -> [u64; 8] {
-    load8(words)
+    load_entry(words)
 }
 
 /// For one benchmark: what the whole path costs without the copy. Each entry is a NOP, and its `user_data` made up.
@@ -221,7 +206,7 @@ impl KernelMem for Mapped {
 
     #[inline]
     fn copy_sqe_tail(&self, index: u32) -> [u64; 8] {
-        if self.sqe_bytes > UNIT { load8(self.sqe(index, 1)) } else { [0; 8] }
+        if self.sqe_bytes > UNIT { load_entry(self.sqe(index, 1)) } else { [0; 8] }
     }
 
     #[inline]

@@ -199,8 +199,12 @@ pub struct SqQuery {
     pub target_bytes: u64,
     /// Out: the driver's name, NUL-terminated.
     pub driver: [u8; 16],
+    /// Out: most io_uring commands of a file in flight; 0 if there are none.
+    pub max_commands: u32,
     /// 0.
-    pub resv: [u64; 4],
+    pub resv0: u32,
+    /// 0.
+    pub resv: [u64; 3],
 }
 
 /// Argument of STATS: `struct sq_stats`. Counters since the ring was set up; each wraps.

@@ -11,7 +11,6 @@
 #include <linux/uaccess.h>
 
 #include "glue.h"
-#include "sq_trace.h"
 
 /* A registered driver. Its owner's module is pinned by every open file and every home, so they may point here. */
 struct sq_device {
@@ -25,13 +24,6 @@ struct sq_device {
 	struct module			*owner;
 	char				name[2 + SQ_DRIVER_NAME_MAX + 1];
 	struct list_head		list;
-};
-
-/* An open file. */
-struct sq_file {
-	struct sq_device	*device;
-	struct mutex		setup_lock;
-	struct sq_home		*home;	/* set once, by release; null: no ring yet */
 };
 
 /* Largest argument that is looked at, and what fits on the stack. */
@@ -128,8 +120,6 @@ static long sq_enter(struct sq_home *home, u8 *arg, size_t len)
 	ret = sq_call(home, SQ_IOC_ENTER, arg, len);
 	if (masked)
 		sq_sigmask_end(ret >= 0 && enter->wait_result == -EINTR);
-	if (len >= sizeof(*enter))
-		trace_sq_enter(home->id, ret < 0 ? ret : enter->consumed, enter->min_complete, enter->wait_result);
 	return ret;
 }
 
@@ -218,16 +208,12 @@ static long sq_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	struct sq_file *sf = file->private_data;
 	struct sq_home *home = sq_home_of(file);
-	long ret;
 
-	if (likely(cmd == SQ_IOC_ENTER && !arg && home)) {
-		ret = sq_call(home, SQ_IOC_ENTER, NULL, 0);
-		trace_sq_enter(home->id, ret, 0, 0);
-		return ret;
-	}
+	if (likely(cmd == SQ_IOC_ENTER && !arg && home))
+		return sq_call(home, SQ_IOC_ENTER, NULL, 0);
 	switch (cmd) {
 	case SQ_IOC_ISSUE:
-		return sq_door_issue(&sf->device->door, home ? home->ring : NULL, arg);
+		return sq_door_issue(sf->door, home ? home->ring : NULL, arg);
 	case SQ_IOC_ENTER:
 	case SQ_IOC_REGISTER:
 	case SQ_IOC_QUIESCE:
@@ -309,6 +295,7 @@ static int sq_open(struct inode *inode, struct file *file)
 	if (!sf)
 		return -ENOMEM;
 	sf->device = device;
+	sf->door = &device->door;
 	mutex_init(&sf->setup_lock);
 	file->private_data = sf;
 	return nonseekable_open(inode, file);
@@ -320,6 +307,8 @@ static int sq_release(struct inode *inode, struct file *file)
 
 	if (sf->home)
 		sq_home_close(sf->home);
+	if (sf->pool)
+		sq_pool_free(sf->pool);
 	kfree(sf);
 	return 0;
 }
@@ -341,6 +330,9 @@ const struct file_operations sq_file_operations = {
 	.poll		= sq_poll,
 	.llseek		= noop_llseek,
 	.show_fdinfo	= sq_show_fdinfo,
+#ifdef CONFIG_IO_URING
+	.uring_cmd	= sq_uring_cmd,
+#endif
 };
 
 /* Ours as well: requests may outlive the driver's interest, and their completions run here. */

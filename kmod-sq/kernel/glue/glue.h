@@ -7,10 +7,10 @@
  *	home.c		life of what a ring stands on; sleeping, waking, workers, clock
  *	poll.c		the polling thread
  *	show.c		fdinfo, and a device's counters in sysfs
- *	trace.c		tracepoints (sq_trace.h)
  *	memory.c	ring pages, mappings, allocation, user copies
  *	signal.c	the signal mask of a wait
  *	doors.c		what the doors without a ring need of their caller
+ *	uring.c		io_uring's door
  *	small.c		locks, files, panic
  */
 #ifndef _SQ_GLUE_H
@@ -35,6 +35,10 @@ struct sq_ring;
 struct sq_door {
 	u64	rust[8];
 };
+
+/* Rust: Pool<Current>, the requests of a file's commands, and one of them */
+struct sq_pool;
+struct sq_slot;
 
 /* Pages that the kernel side and user space share. Written once, before the ring is published. */
 struct sq_pages {
@@ -90,6 +94,15 @@ struct sq_home {
 	int			poll_asked;	/* there is something to do: taken by the thread */
 
 	struct sq_pages		pages[SQ_PAGES_NR];
+};
+
+/* An open file. */
+struct sq_file {
+	struct sq_device	*device;
+	const struct sq_door	*door;		/* the device's */
+	struct mutex		setup_lock;
+	struct sq_home		*home;		/* set once, by release; null: no ring yet */
+	struct sq_pool		*pool;		/* set once; null: no io_uring command yet */
 };
 
 /* --- home.c --- */
@@ -151,6 +164,10 @@ void sq_mm_wait(struct sq_home *home);
 int sq_pages_map(const struct sq_pages *pages, struct vm_area_struct *vma);
 void sq_pages_free(struct sq_pages *pages);
 
+/* --- uring.c --- */
+struct io_uring_cmd;
+int sq_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags);
+
 /* --- signal.c --- */
 void sq_sigmask_begin(u64 mask);
 /* interrupted: a signal ended the wait, and is about to be delivered. */
@@ -192,15 +209,18 @@ void sq_event_new(void *event);
 void sq_event_set(void *event);
 bool sq_event_wait(void *event, bool interruptible);
 bool sq_sleep_until(u64 at_ns);
+struct sq_task;
+u64 sq_uring_features(void);
+void sq_task_hold(struct sq_task *task, struct sq_slot *slot, struct io_uring_cmd *cmd, unsigned int issue_flags,
+		  bool cancelable);
+void sq_task_complete(struct sq_task *task);
+void sq_task_start_timer(struct sq_task *task, u64 at_ns);
+void sq_task_stop_timer(struct sq_task *task);
 int sq_poll_new(struct sq_home *home, s64 cpu);
 void sq_poll_wake(struct sq_home *home);
 bool sq_poll_busy(struct sq_turn *turn);
 void sq_poll_relax(struct sq_turn *turn);
 bool sq_poll_leaves(struct sq_turn *turn);
-void sq_trace_reject(struct sq_home *home, u64 user_data, u8 opcode, s32 res);
-void sq_trace_complete(struct sq_home *home, u64 user_data, s32 res);
-void sq_trace_stall(struct sq_home *home, bool slots);
-extern int sq_completions_traced;
 void __noreturn sq_panic(const char *file, size_t len, u32 line);
 
 /* --- Rust that C calls (kernel/src/lib.rs). Negative results are errors. --- */
@@ -208,6 +228,17 @@ void __noreturn sq_panic(const char *file, size_t len, u32 line);
 int sq_door_new(struct sq_door *door, const struct sq_driver_table *table, const void *data);
 /* ring: null, or that of the same file, which says what opcodes the file has given up. */
 long sq_door_issue(const struct sq_door *door, const struct sq_ring *ring, u64 addr);
+struct sq_pool *sq_pool_new(void);
+void sq_pool_free(struct sq_pool *pool);
+/* The result, or SQ_DEFERRED: then sq_task_complete() is called for it. */
+int sq_command_live(const struct sq_door *door, struct sq_pool *pool, const struct sq_ring *ring,
+		    struct io_uring_cmd *cmd, unsigned int issue_flags, const void *entry, u64 *extra);
+int sq_command_user(const struct sq_door *door, struct sq_pool *pool, const struct sq_ring *ring,
+		    struct io_uring_cmd *cmd, unsigned int issue_flags, u64 addr, u64 *extra);
+void sq_slot_fired(struct sq_slot *slot);
+void sq_slot_cancel(struct sq_slot *slot, const struct sq_door *door, struct io_uring_cmd *cmd);
+/* The result of what sq_task_complete() was called for. The slot is free afterwards. */
+int sq_slot_finish(struct sq_slot *slot, u64 *extra);
 int sq_rust_query(const struct sq_driver_table *table, const void *data, u8 *arg, size_t len);
 /* On success the ring has one reference, for sq_ring_put(). */
 int sq_ring_setup(struct sq_home *home, const struct sq_driver_table *table, const void *data, u8 *arg, size_t len,

@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use core::ptr::NonNull;
 
 use kmod_sq::call::{self, ring_call};
-use kmod_sq::{Geometry, Host, Look, Mode, Polled, RingRef};
+use kmod_sq::{Abilities, Geometry, Host, Look, Mode, Polled, RingRef};
 use sq_driver::Bound;
 use sq_driver::abi::Table;
 use sq_uapi::{Errno, Mapped, Parts, SqRegion, SqSetup, SqStats};
@@ -28,7 +28,10 @@ unsafe extern "C" fn sq_rust_query(table: *const Table, data: *const c_void, arg
     let arg = unsafe { bytes(arg, len) };
     // SAFETY: the contract.
     let bound = unsafe { bind(table, data) };
-    let answer = bound.and_then(|bound| kmod_sq::query(&bound, &KernelHost::ABILITIES, &call::read(arg)?));
+    // SAFETY: no precondition.
+    let features = KernelHost::ABILITIES.features | unsafe { ffi::sq_uring_features() };
+    let home = Abilities { features, ..KernelHost::ABILITIES };
+    let answer = bound.and_then(|bound| kmod_sq::query(&bound, &home, &call::read(arg)?));
     result(answer.map(|answer| call::write(&answer, arg)))
 }
 

@@ -2,7 +2,6 @@
 //! What the glue offers: the C half of glue/glue.h.
 
 use core::ffi::c_void;
-use core::sync::atomic::AtomicI32;
 
 /// `struct sq_home`.
 #[repr(C)]
@@ -25,6 +24,18 @@ pub(crate) struct File {
 /// `struct mm_struct`.
 #[repr(C)]
 pub(crate) struct Mm {
+    opaque: [u8; 0],
+}
+
+/// `struct io_uring_cmd`.
+#[repr(C)]
+pub(crate) struct Cmd {
+    opaque: [u8; 0],
+}
+
+/// `struct sq_task`.
+#[repr(C)]
+pub(crate) struct Task {
     opaque: [u8; 0],
 }
 
@@ -81,15 +92,15 @@ unsafe extern "C" {
     pub(crate) fn sq_event_set(event: *mut c_void);
     pub(crate) fn sq_event_wait(event: *mut c_void, interruptible: bool) -> bool;
     pub(crate) fn sq_sleep_until(at_ns: u64) -> bool;
+    pub(crate) fn sq_uring_features() -> u64;
+    pub(crate) fn sq_task_hold(task: *mut Task, slot: *const c_void, cmd: *mut Cmd, issue_flags: u32, cancelable: bool);
+    pub(crate) fn sq_task_complete(task: *mut Task);
+    pub(crate) fn sq_task_start_timer(task: *mut Task, at_ns: u64);
+    pub(crate) fn sq_task_stop_timer(task: *mut Task);
     /// The thread of a ring in polling mode, not started yet. `cpu` is -1 for any.
     pub(crate) fn sq_poll_new(home: *mut Home, cpu: i64) -> i32;
     pub(crate) fn sq_poll_wake(home: *mut Home);
     pub(crate) fn sq_poll_busy(turn: *mut Turn) -> bool;
     pub(crate) fn sq_poll_relax(turn: *mut Turn);
     pub(crate) fn sq_poll_leaves(turn: *mut Turn) -> bool;
-    pub(crate) fn sq_trace_reject(home: *mut Home, user_data: u64, opcode: u8, res: i32);
-    pub(crate) fn sq_trace_complete(home: *mut Home, user_data: u64, res: i32);
-    pub(crate) fn sq_trace_stall(home: *mut Home, slots: bool);
-    /// Whether anybody traces completions. C writes it.
-    pub(crate) static sq_completions_traced: AtomicI32;
 }

@@ -39,6 +39,7 @@ compile_error!("sq is for x86-64 only, for now");
 mod abi;
 mod array;
 mod caller;
+mod command;
 mod edge;
 mod ffi;
 mod host;

@@ -6,16 +6,14 @@
 //! Giving it back is one [`Caller::event_set`], the last access that anybody but the caller makes.
 
 use core::cell::{Cell, UnsafeCell};
-use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use core::ptr;
 
-use sq_driver::abi::{MAX_SEGMENTS, OpOps, RawOp, RawPayload, RawRequest, RequestOps};
+use sq_driver::abi::{OpOps, RawOp, RawRequest, RequestOps};
 use sq_uapi::Errno;
 
-use super::{Caller, Doors, next_id, outcome};
-use crate::ix;
-use crate::parse::is_bare;
+use super::user::{self, Reaches};
+use super::{Caller, Doors, Source, empty_op, outcome, request};
 
 /// How a request was given back.
 #[derive(Clone, Copy)]
@@ -52,28 +50,11 @@ impl Doors {
             taken: Cell::new(false),
             file: Cell::new(None),
         };
-        let mut op = RawOp {
-            sqe: [0; 16],
-            ops: &Call::<C>::OPS,
-            framework: (&raw const call).cast(),
-            target: 0,
-            extra: [0; 2],
-            payload: RawPayload::empty(),
+        let mut op = empty_op(&Call::<C>::OPS, (&raw const call).cast());
+        let res = match self.start::<C>(&mut op, Source::User(addr), allowed, &call.file) {
+            Ok(res) => res,
+            Err(errno) => return errno.to_res(),
         };
-        // SAFETY: the first half of 16 words.
-        if let Err(errno) = unsafe { C::copy_entry((&raw mut op.sqe).cast(), addr) } {
-            return errno.to_res();
-        }
-        let [a, b, c, d, e, f, g, h, ..] = op.sqe;
-        if !is_bare(&[a, b, c, d, e, f, g, h], self.bare & allowed)
-            && let Err(errno) = self.accept::<C>(&mut op, &call.file, allowed)
-        {
-            return errno.to_res();
-        }
-        self.driver.begin();
-        // SAFETY: `framework` is the call that `OPS` expects; `payload` leads to user addresses, which are only copied.
-        let res = unsafe { self.driver.issue(&mut op) };
-        self.driver.commit();
         if call.taken.get() { self.wait(&call) } else { outcome(res) }
     }
 
@@ -102,16 +83,8 @@ impl Doors {
 }
 
 impl<C: Caller> Call<C> {
-    const OPS: OpOps =
-        OpOps { defer: defer::<C>, copy_from_user: copy_from_user::<C>, copy_to_user: copy_to_user::<C> };
-    const REQUEST_OPS: RequestOps = RequestOps {
-        complete: complete::<C>,
-        complete_after: complete_after::<C>,
-        copy_from_user: request_copy_from_user::<C>,
-        copy_to_user: request_copy_to_user::<C>,
-        enter_user: request_enter_user::<C>,
-        leave_user: request_leave_user::<C>,
-    };
+    const OPS: OpOps = user::op_ops::<C>(defer::<C>);
+    const REQUEST_OPS: RequestOps = user::request_ops::<Self>(complete::<C>, complete_after::<C>);
 
     /// Gives the request back.
     ///
@@ -131,6 +104,18 @@ impl<C: Caller> Call<C> {
     }
 }
 
+impl<C: Caller> Reaches for Call<C> {
+    type Caller = C;
+
+    unsafe fn memory<'a>(request: *mut RawRequest) -> Result<&'a C::Memory, Errno> {
+        let call = request.cast_const().cast::<Self>();
+        // SAFETY: `defer` made the pointer from a call, which stays while the request is held.
+        let place = unsafe { UnsafeCell::raw_get(&raw const (*call).memory) };
+        // SAFETY: written before the request was handed out, and not since.
+        unsafe { &*place }.as_ref().ok_or(Errno::EFAULT)
+    }
+}
+
 /// # Safety
 ///
 /// `op` is the operation being issued. Null if it is called twice for it.
@@ -146,16 +131,8 @@ unsafe extern "C" fn defer<C: Caller>(op: *mut RawOp, _: u32) -> *mut RawRequest
     unsafe { *call.memory.get() = Some(C::memory()) };
     // SAFETY: as above.
     unsafe { C::event_new(call.event.get().cast()) };
-    let mut payload = RawPayload::empty();
-    let from = &op.payload;
-    (payload.kind, payload.nr, payload.left, payload.at, payload.passed) =
-        (from.kind, from.nr, from.left, from.at, from.passed);
-    for (to, from) in payload.segments.iter_mut().zip(from.segments.iter()).take(ix(from.nr).min(MAX_SEGMENTS)) {
-        *to = *from;
-    }
-    let request = call.request.get().cast::<RawRequest>();
     // SAFETY: as above.
-    unsafe { request.write(RawRequest { ops: &Call::<C>::REQUEST_OPS, id: next_id(), target: op.target, payload }) };
+    unsafe { call.request.get().cast::<RawRequest>().write(request(op, &Call::<C>::REQUEST_OPS)) };
     // The pointer is to the whole call, so that the way back stays inside its provenance.
     op.framework.cast_mut().cast()
 }
@@ -175,82 +152,4 @@ unsafe extern "C" fn complete_after<C: Caller>(request: *mut RawRequest, res: i3
     let at_ns = C::now_ns().saturating_add(delay_ns);
     // SAFETY: the contract.
     unsafe { Call::<C>::give(request, Back::After { at_ns, res }) };
-}
-
-/// # Safety
-///
-/// `dst` is writable for `len` bytes. This is the context of `issue`.
-unsafe extern "C" fn copy_from_user<C: Caller>(_: *const c_void, dst: *mut u8, addr: u64, len: usize) -> i32 {
-    // SAFETY: the contract.
-    unsafe { C::copy_from_user(dst, addr, len) }.map_or_else(Errno::to_res, |()| 0)
-}
-
-/// # Safety
-///
-/// `src` is readable for `len` bytes. This is the context of `issue`.
-unsafe extern "C" fn copy_to_user<C: Caller>(_: *const c_void, addr: u64, src: *const u8, len: usize) -> i32 {
-    // SAFETY: the contract.
-    unsafe { C::copy_to_user(addr, src, len) }.map_or_else(Errno::to_res, |()| 0)
-}
-
-/// # Safety
-///
-/// `request` is held by the caller.
-unsafe fn memory<'a, C: Caller>(request: *mut RawRequest) -> Option<&'a C::Memory> {
-    let call = request.cast_const().cast::<Call<C>>();
-    // SAFETY: `defer` made the pointer from a call, which stays while the request is held.
-    let place = unsafe { UnsafeCell::raw_get(&raw const (*call).memory) };
-    // SAFETY: written before the request was handed out, and not since.
-    unsafe { &*place }.as_ref()
-}
-
-/// # Safety
-///
-/// `request` is held by the caller, and `dst` writable for `len` bytes.
-unsafe extern "C" fn request_copy_from_user<C: Caller>(
-    request: *mut RawRequest,
-    dst: *mut u8,
-    addr: u64,
-    len: usize,
-) -> i32 {
-    // SAFETY: the contract.
-    let memory = unsafe { memory::<C>(request) };
-    // SAFETY: the contract.
-    let copied = memory.ok_or(Errno::EFAULT).and_then(|memory| unsafe { C::copy_in(memory, dst, addr, len) });
-    copied.map_or_else(Errno::to_res, |()| 0)
-}
-
-/// # Safety
-///
-/// `request` is held by the caller, and `src` readable for `len` bytes.
-unsafe extern "C" fn request_copy_to_user<C: Caller>(
-    request: *mut RawRequest,
-    addr: u64,
-    src: *const u8,
-    len: usize,
-) -> i32 {
-    // SAFETY: the contract.
-    let memory = unsafe { memory::<C>(request) };
-    // SAFETY: the contract.
-    let copied = memory.ok_or(Errno::EFAULT).and_then(|memory| unsafe { C::copy_out(memory, addr, src, len) });
-    copied.map_or_else(Errno::to_res, |()| 0)
-}
-
-/// # Safety
-///
-/// `request` is held by the caller, a thread without user addresses of its own.
-unsafe extern "C" fn request_enter_user<C: Caller>(request: *mut RawRequest) -> i32 {
-    // SAFETY: the contract.
-    let memory = unsafe { memory::<C>(request) };
-    memory.ok_or(Errno::ECANCELED).and_then(C::enter).map_or_else(Errno::to_res, |()| 0)
-}
-
-/// # Safety
-///
-/// `request` is held by the caller, a thread in which `request_enter_user` succeeded for it.
-unsafe extern "C" fn request_leave_user<C: Caller>(request: *mut RawRequest) {
-    // SAFETY: the contract.
-    if let Some(memory) = unsafe { memory::<C>(request) } {
-        C::leave(memory);
-    }
 }

@@ -145,7 +145,7 @@ impl Table {
         constants!(self, cancel_flags, "SQ_ASYNC_CANCEL_", "IORING_ASYNC_CANCEL_": ALL ANY USERDATA OP);
         constants!(self, setup_flags, "SQ_SETUP_", "IORING_SETUP_": SQPOLL SQ_AFF CLAMP R_DISABLED SQE128 CQE32);
         constants!(self, setup_flags, "SQ_SETUP_", own: WORKER ALL);
-        constants!(self, features, "SQ_FEAT_", own: KERNEL_RDONLY BUF_POOL FILES EMBEDDED ISSUE);
+        constants!(self, features, "SQ_FEAT_", own: KERNEL_RDONLY BUF_POOL FILES EMBEDDED ISSUE URING_CMD URING_CANCEL);
         constants!(self, enter_flags, "SQ_ENTER_", own: TIMEOUT SIGMASK WAIT_IDLE MIN_WAIT ALL);
         constants!(self, register_op, "SQ_REGISTER_", "IORING_REGISTER_": FILES EVENTFD FILES_UPDATE ENABLE_RINGS);
         constants!(self, register_op, "SQ_", "IORING_": UNREGISTER_FILES UNREGISTER_EVENTFD);
@@ -154,7 +154,7 @@ impl Table {
         constants!(self, sq_state, "SQ_SQ_", own: CQ_BLOCKED DRAIN_WAIT);
         constants!(self, cq_flags, "SQ_CQ_", "IORING_CQ_": EVENTFD_DISABLED);
         constants!(self, limit, "SQ_MAX_", own:
-            SQ_ENTRIES CQ_ENTRIES INFLIGHT IOV FILES BUFS BUF_BYTES POOL_BYTES TRANSFER_BYTES);
+            SQ_ENTRIES CQ_ENTRIES INFLIGHT COMMANDS IOV FILES BUFS BUF_BYTES POOL_BYTES TRANSFER_BYTES);
         constants!(self, ioctl, "SQ_IOC_", own: MAGIC QUERY SETUP ENTER REGISTER QUIESCE CANCEL STATS ISSUE);
         self.first_size::<SqQuery>("SqQuery", "SQ_QUERY_SIZE_VER0");
         self.first_size::<SqSetup>("SqSetup", "SQ_SETUP_SIZE_VER0");
@@ -181,7 +181,7 @@ impl Table {
             SqCancel = "sq_cancel": size flags user_data opcode resv0 resv;
             SqQuery = "sq_query": size flags abi_version sqe_flags features setup_flags enter_flags opcodes register_ops
                 max_sq_entries max_cq_entries max_inflight max_iov max_chain max_files max_bufs max_buf_bytes
-                max_pool_bytes target_bytes driver resv;
+                max_pool_bytes target_bytes driver max_commands resv0 resv;
             SqStats = "sq_stats": size flags entries rejected completions skipped doorbells stalls wakeups inflight
                 rejected_invalid rejected_opcode avoided sleeps;
             SqIovec = "sq_iovec": base len;
