@@ -2,6 +2,7 @@
 //! The polling thread of a loaded module: that it goes, however its process goes. Needs root, for other processes' descriptors.
 
 use std::io::{BufRead, BufReader};
+use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
@@ -10,6 +11,8 @@ use std::{env, fs};
 
 use liburing_shm::{Backend, Errno, Ring, opcode};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use sq_uapi::consts::setup_flags;
+use sq_uapi::{SqSetup, ioctl};
 
 const SOON: Duration = Duration::from_secs(20);
 /// A ring with this idle time stays awake for longer than any test.
@@ -222,6 +225,37 @@ fn life3_a_ring_held_elsewhere_sleeps_once_its_process_is_gone() {
     });
     drop(held);
     nothing_left(child.id());
+}
+
+#[test]
+fn a_setup_that_fails_leaves_no_thread() {
+    let Some((backend, _one)) = device() else { return };
+    // Before the thread has ever run: there is no memory for such a pool.
+    let pool = Ring::builder(8).poll(AWAKE).pool(4, 1 << 30).build(&backend);
+    assert_eq!(pool.unwrap_err().errno(), Some(Errno::ENOMEM));
+    nothing_left(std::process::id());
+
+    // After it was started: what was made of the ring cannot be said to an argument that is read-only.
+    let file = fs::File::options().read(true).write(true).open("/dev/sqnull").unwrap();
+    let setup = SqSetup { size: 192, sq_entries: 8, flags: setup_flags::SQPOLL, ..SqSetup::default() };
+    // SAFETY: a new mapping, where the kernel likes.
+    let page = unsafe {
+        let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        libc::mmap(std::ptr::null_mut(), 4096, prot, flags, -1, 0)
+    };
+    assert_ne!(page, libc::MAP_FAILED);
+    // SAFETY: inside the mapping, which is large enough, aligned and nobody else's.
+    unsafe { page.cast::<SqSetup>().write(setup) };
+    // SAFETY: the mapping; no Rust object is in it that would be written.
+    assert_eq!(unsafe { libc::mprotect(page, 4096, libc::PROT_READ) }, 0);
+    for _ in 0..20 {
+        // SAFETY: SETUP reads and writes its argument, which the kernel checks.
+        let res = unsafe { libc::ioctl(file.as_raw_fd(), ioctl::SETUP.into(), page) };
+        assert_eq!((res, std::io::Error::last_os_error().raw_os_error()), (-1, Some(libc::EFAULT)));
+        eventually("threads end", || threads(std::process::id()).is_empty());
+    }
+    drop(file);
+    nothing_left(std::process::id());
 }
 
 #[test]
