@@ -93,17 +93,15 @@ impl<H: Host> Ring<H> {
             bound = bound.saturating_sub(consumed.max(1));
             again = match end {
                 End::Bound => true,
-                End::Empty if owner.go_idle() => false,
-                End::Empty => {
-                    owner.count_avoided();
-                    true
+                // Stopped too: a disabled ring may be enabled yet, or meanwhile, and its submitters have to ring then.
+                End::Empty | End::Stopped => {
+                    let found = !owner.go_idle();
+                    if found {
+                        owner.count_avoided();
+                    }
+                    found
                 }
                 End::Stalled => false,
-                End::Stopped => {
-                    // A disabled ring may be enabled yet: its submitters have to ring then.
-                    owner.go_idle();
-                    false
-                }
             };
             if again && bound > 0 {
                 continue;
@@ -144,11 +142,17 @@ impl<H: Host> Owner<'_, H> {
     #[inline(always)]
     pub(crate) fn run(&mut self, bound: u32) -> (u32, End) {
         let (consumed, end) = pass(self.ring, self.sq, bound);
-        if end == End::Stopped && self.ring.stopped() & (stop::BROKEN | stop::QUIESCED) != 0 {
-            // What this owner issued meanwhile was too late for the cancel that came with the stop.
-            self.ring.cancel_everything();
+        if end == End::Stopped {
+            self.cancel_late();
         }
         (consumed, end)
+    }
+
+    /// What this owner issued meanwhile was too late for the cancel that came with a stop.
+    pub(crate) fn cancel_late(&self) {
+        if self.ring.stopped() & (stop::BROKEN | stop::QUIESCED) != 0 {
+            self.ring.cancel_everything();
+        }
     }
 
     /// While a worker or polling thread is awake, submitters need not ring.

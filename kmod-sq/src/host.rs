@@ -53,6 +53,32 @@ impl Notify {
     }
 }
 
+/// What a trace can tell of a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The framework refused an entry.
+    Reject {
+        /// The entry's.
+        user_data: u64,
+        /// The entry's.
+        opcode: u8,
+        /// Why.
+        errno: Errno,
+    },
+    /// A completion was posted.
+    Complete {
+        /// The entry's.
+        user_data: u64,
+        /// Its result.
+        res: i32,
+    },
+    /// The drain stopped with entries left.
+    Stall {
+        /// For want of a completion slot; else of a request.
+        slots: bool,
+    },
+}
+
 /// What a home can do, as QUERY reports it.
 #[derive(Clone, Copy, Debug)]
 pub struct Abilities {
@@ -162,6 +188,14 @@ pub trait Host: Sized + Send + Sync + 'static {
     /// Sleeps until `ready` holds, `deadline` (on the clock of [`Host::now_ns`]) passes or a signal arrives. `ready` is called after
     /// the caller has been put where [`Host::notify`] finds it, and after each wake-up.
     fn wait(&self, deadline: Option<u64>, ready: &mut dyn FnMut() -> bool) -> Waited;
+
+    /// Whether [`Event::Complete`] is wanted: asked once a batch, since telling of each completion is not free.
+    fn traces_completions(&self) -> bool {
+        false
+    }
+
+    /// Tells whoever traces. Any context, no lock held.
+    fn trace(&self, _: Event) {}
 
     /// Frees a ring whose last reference has gone.
     ///

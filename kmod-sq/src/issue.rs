@@ -7,7 +7,7 @@ use core::ptr;
 use sq_driver::abi::{DEFER_INDEFINITE, DEFERRED, OpOps, RawOp, RawRequest};
 use sq_uapi::Errno;
 
-use crate::host::{Host, HostFile, Lock};
+use crate::host::{Event, Host, HostFile, Lock};
 use crate::parse::{Bytes, Parsed};
 use crate::request::{Identity, NONE};
 use crate::ring::Ring;
@@ -29,7 +29,9 @@ pub(crate) const LEAST: i32 = 0i32.wrapping_sub(Errno::MAX);
 
 /// SUB-1: a bad entry gets its own error, and the batch goes on.
 #[cold]
-pub(crate) fn reject<H: Host>(ring: &Ring<H>, errno: Errno) -> i32 {
+pub(crate) fn reject<H: Host>(ring: &Ring<H>, op: &RawOp, errno: Errno) -> i32 {
+    let [word0, _, _, _, user_data, ..] = op.sqe;
+    ring.host.trace(Event::Reject { user_data, opcode: low8(word0), errno });
     ring.cq.with(|cq| cq.count_rejected(errno));
     errno.to_res()
 }
@@ -72,11 +74,13 @@ pub(crate) fn special<H: Host>(ring: &Ring<H>, intake: &mut Intake, parsed: &Par
     }
     if parsed.opcode() == sq_driver::op::ASYNC_CANCEL {
         // The framework's own.
-        return ring.cancel_entry(Snapshot::of_words(&intake.op.sqe)).unwrap_or_else(|errno| reject(ring, errno));
+        return ring
+            .cancel_entry(Snapshot::of_words(&intake.op.sqe))
+            .unwrap_or_else(|errno| reject(ring, &intake.op, errno));
     }
     let res = match found(ring, &mut intake.op, parsed) {
         Ok(()) => issue(ring, intake),
-        Err(errno) => reject(ring, errno),
+        Err(errno) => reject(ring, &intake.op, errno),
     };
     intake.op.payload.nr = 0;
     intake.op.payload.left = 0;

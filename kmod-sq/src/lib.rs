@@ -63,7 +63,7 @@ mod sync;
 
 pub use door::{Caller, Doors, Issued, Pool, Slot, Source, Tasks};
 pub use geometry::Geometry;
-pub use host::{Abilities, Host, HostFile, Lock, Notify, Waited};
+pub use host::{Abilities, Event, Host, HostFile, Lock, Notify, Waited};
 pub use look::Look;
 pub use poll::{Polled, Poller};
 pub use query::query;

@@ -7,7 +7,7 @@ use crate::ring::Ring;
 
 /// What a polling thread does around its looks at the queue.
 pub trait Poller {
-    /// Entries are there and are issued next. `false`: they cannot be, leave.
+    /// Entries are there and are issued next. `false`: they cannot be, not yet or never again.
     fn busy(&mut self) -> bool;
     /// There were none.
     fn relax(&mut self);
@@ -39,17 +39,28 @@ impl<H: Host> Ring<H> {
         // What the first entries found were announced by; none of the later ones needs to be.
         let mut rung = true;
         loop {
-            let empty = self.stopped() == 0 && owner.is_empty();
-            if !empty && !poller.busy() {
-                return leave(owner, Polled::Sleep);
-            }
-            if !empty && !core::mem::take(&mut rung) {
-                owner.count_avoided();
-            }
-            let (consumed, end) = if empty { (0, End::Empty) } else { owner.run(self.geometry.sq_entries) };
-            if poller.leaves() || end == End::Stopped {
+            let (consumed, end) = if self.stopped() != 0 {
+                // No pass: if the ring was enabled meanwhile, it would issue what the poller knows nothing of.
+                owner.cancel_late();
+                (0, End::Stopped)
+            } else if owner.is_empty() || !poller.busy() {
+                (0, End::Empty)
+            } else {
+                if !core::mem::take(&mut rung) {
+                    owner.count_avoided();
+                }
+                owner.run(self.geometry.sq_entries)
+            };
+            if poller.leaves() {
                 owner.go_idle();
                 return leave(owner, Polled::Sleep);
+            }
+            if end == End::Stopped {
+                if owner.go_idle() {
+                    return leave(owner, Polled::Sleep);
+                }
+                // Enabled meanwhile, and there are entries.
+                continue;
             }
             if consumed > 0 || end == End::Bound {
                 idle_since = None;

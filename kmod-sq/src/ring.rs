@@ -10,7 +10,7 @@ use sq_uapi::{Errno, KernelMem, KernelWord, SqStats};
 
 use crate::cq::{Cq, OutOfWindow, Stall, cqe_words};
 use crate::geometry::Geometry;
-use crate::host::{Host, Lock, Notify};
+use crate::host::{Event, Host, Lock, Notify};
 use crate::issue::Issuing;
 use crate::parse::Accepts;
 use crate::register::Files;
@@ -168,8 +168,8 @@ impl<H: Host> Ring<H> {
     /// Completes a deferred request: posts into the slot it holds (or gives the slot back), frees it, wakes. From any
     /// context. Returns the request's reference to the ring, for the caller to drop last.
     pub(crate) fn settle(&self, index: u32, res: i32, extra: [u64; 2]) -> Option<RingRef<H>> {
-        let (file, notify, work) = self.cq.with(|cq| {
-            let Some(settled) = cq.requests.settle(index) else { return (None, None, false) };
+        let (settled, notify, work) = self.cq.with(|cq| {
+            let settled = cq.requests.settle(index)?;
             let mut notify = Notify::default();
             if settled.skip_success && res >= 0 {
                 cq.unreserve();
@@ -184,10 +184,12 @@ impl<H: Host> Ring<H> {
             // A request is free again, and perhaps a slot: the drain goes on, by a worker.
             let work = cq.stall != Stall::None;
             cq.stall = Stall::None;
-            (settled.file, Some(notify), work)
-        });
-        drop(file);
-        let notify = notify?;
+            Some((settled, notify, work))
+        })?;
+        if self.host.traces_completions() && !(settled.skip_success && res >= 0) {
+            self.host.trace(Event::Complete { user_data: settled.user_data, res });
+        }
+        drop(settled.file);
         if notify.any() {
             self.host.notify(notify);
         }

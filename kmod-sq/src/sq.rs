@@ -9,7 +9,7 @@ use sq_uapi::{Cqe, Fence, KernelMem, KernelWord, UserWord};
 
 use crate::cq::{CqeWords, OutOfWindow, Stall};
 use crate::drain::End;
-use crate::host::{Host, Lock, Notify};
+use crate::host::{Event, Host, Lock, Notify};
 use crate::issue::{Issuing, LEAST, issue, reject, special};
 use crate::ix;
 use crate::parse::{Accepts, Parsed, is_bare};
@@ -221,7 +221,7 @@ fn general<H: Host>(ring: &Ring<H>, intake: &mut Intake, wide: bool) -> i32 {
     let res = match Parsed::new(snapshot, &intake.accepts.table, wide) {
         Ok(parsed) if parsed.is_plain() => issue(ring, intake),
         Ok(parsed) => special(ring, intake, &parsed),
-        Err(errno) => reject(ring, errno),
+        Err(errno) => reject(ring, &intake.op, errno),
     };
     intake.op.sqe = [0; 16];
     if word0 & SKIP_SUCCESS != 0 && res >= 0 {
@@ -265,12 +265,22 @@ fn flush<H: Host>(ring: &Ring<H>, sq: &mut Sq) {
         }
         (notify, broken)
     });
+    if ring.host.traces_completions() {
+        trace_batch(ring, sq);
+    }
     sq.batched = 0;
     if notify.any() {
         ring.host.notify(notify);
     }
     if let Some(out) = broken {
         ring.break_ring(out);
+    }
+}
+
+#[cold]
+fn trace_batch<H: Host>(ring: &Ring<H>, sq: &Sq) {
+    for &[user_data, result, ..] in sq.batch.iter().take(sq.batched) {
+        ring.host.trace(Event::Complete { user_data, res: Cqe::from_words([user_data, result]).res });
     }
 }
 
@@ -314,6 +324,7 @@ fn stock<H: Host>(ring: &Ring<H>, sq: &mut Sq) -> bool {
             }
             // CQ_BLOCKED stays if it was said; a want of requests only the kernel side can end.
             Ok(Some(stall)) => {
+                ring.host.trace(Event::Stall { slots: stall == Stall::Slot });
                 if stall == Stall::Slot {
                     // WAIT-1: that the ring is blocked ends a wait.
                     ring.host.notify(Notify { waiters: true, eventfd: false });

@@ -10,8 +10,8 @@ use loom::thread;
 use sq_conformance::checkers::loom_host::{Holder, LoomHost, Model, Shape, nop};
 use sq_conformance::checkers::loom_mem::{LoomMem, Weaken};
 use sq_conformance::checkers::loom_run::{explore, matrix, must_fail};
-use sq_uapi::Fence;
-use sq_uapi::consts::setup_flags;
+use sq_uapi::consts::{register_op, setup_flags};
+use sq_uapi::{Fence, SqRegister};
 
 use kmod_sq::{Host, Ring};
 
@@ -88,6 +88,39 @@ fn idle(flags: u32, weaken: Weaken) {
     assert!(ring.balanced(), "CQ-5");
 }
 
+/// A kernel side that was woken before its ring is enabled, and looks at it while that happens.
+fn enabled(flags: u32, weaken: Weaken) {
+    let flags = flags | setup_flags::R_DISABLED;
+    let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags };
+    let Model { ring, mem, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
+    LoomHost::work(&ring);
+    let worker = thread::spawn({
+        let ring = ring.clone();
+        move || {
+            if flags & setup_flags::SQPOLL != 0 {
+                LoomHost::run_poller(&ring);
+            } else {
+                LoomHost::run_worker(&ring);
+            }
+        }
+    });
+    ring.register(&SqRegister { op: register_op::ENABLE_RINGS, ..SqRegister::default() }).unwrap();
+    let mut user = User::new(&ring, &mem, 1);
+    user.submit(1);
+    user.sleep_until_ready();
+    assert_eq!(user.reap_one(), 1, "SUB-2");
+    ring.host().end_worker();
+    worker.join().unwrap();
+}
+
+fn worker_enabled(weaken: Weaken) {
+    enabled(setup_flags::WORKER, weaken);
+}
+
+fn poller_enabled(weaken: Weaken) {
+    enabled(setup_flags::SQPOLL, weaken);
+}
+
 fn worker_idle(weaken: Weaken) {
     idle(setup_flags::WORKER, weaken);
 }
@@ -154,6 +187,16 @@ fn bell_1_worker_idle() {
 #[test]
 fn bell_1_poller_idle() {
     explore(poller_idle, PREEMPTIONS);
+}
+
+#[test]
+fn bell_1_worker_enabled() {
+    explore(worker_enabled, PREEMPTIONS);
+}
+
+#[test]
+fn bell_1_poller_enabled() {
+    explore(poller_enabled, PREEMPTIONS);
 }
 
 #[test]

@@ -11,6 +11,7 @@
 #include <linux/uaccess.h>
 
 #include "glue.h"
+#include "sq_trace.h"
 
 /* A registered driver. Its owner's module is pinned by every open file and every home, so they may point here. */
 struct sq_device {
@@ -120,6 +121,8 @@ static long sq_enter(struct sq_home *home, u8 *arg, size_t len)
 	ret = sq_call(home, SQ_IOC_ENTER, arg, len);
 	if (masked)
 		sq_sigmask_end(ret >= 0 && enter->wait_result == -EINTR);
+	if (len >= sizeof(*enter))
+		trace_sq_enter(home->id, ret < 0 ? ret : enter->consumed, enter->min_complete, enter->wait_result);
 	return ret;
 }
 
@@ -208,9 +211,13 @@ static long sq_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	struct sq_file *sf = file->private_data;
 	struct sq_home *home = sq_home_of(file);
+	long ret;
 
-	if (likely(cmd == SQ_IOC_ENTER && !arg && home))
-		return sq_call(home, SQ_IOC_ENTER, NULL, 0);
+	if (likely(cmd == SQ_IOC_ENTER && !arg && home)) {
+		ret = sq_call(home, SQ_IOC_ENTER, NULL, 0);
+		trace_sq_enter(home->id, ret, 0, 0);
+		return ret;
+	}
 	switch (cmd) {
 	case SQ_IOC_ISSUE:
 		return sq_door_issue(sf->door, home ? home->ring : NULL, arg);

@@ -7,6 +7,7 @@
  *	home.c		life of what a ring stands on; sleeping, waking, workers, clock
  *	poll.c		the polling thread
  *	show.c		fdinfo, and a device's counters in sysfs
+ *	trace.c		tracepoints (sq_trace.h)
  *	memory.c	ring pages, mappings, allocation, user copies
  *	signal.c	the signal mask of a wait
  *	doors.c		what the doors without a ring need of their caller
@@ -221,6 +222,10 @@ void sq_poll_wake(struct sq_home *home);
 bool sq_poll_busy(struct sq_turn *turn);
 void sq_poll_relax(struct sq_turn *turn);
 bool sq_poll_leaves(struct sq_turn *turn);
+void sq_trace_reject(struct sq_home *home, u64 user_data, u8 opcode, s32 res);
+void sq_trace_complete(struct sq_home *home, u64 user_data, s32 res);
+void sq_trace_stall(struct sq_home *home, bool slots);
+extern int sq_completions_traced;
 void __noreturn sq_panic(const char *file, size_t len, u32 line);
 
 /* --- Rust that C calls (kernel/src/lib.rs). Negative results are errors. --- */

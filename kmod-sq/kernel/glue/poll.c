@@ -47,7 +47,7 @@ bool sq_poll_busy(struct sq_turn *turn)
 	turn->empty = 0;
 	if (turn->busy)
 		return true;
-	/* Without its mm the ring has nobody left who could wait for an entry. */
+	/* Not if its process is gone, and with it whoever could wait for an entry; and not before it is fully enabled. */
 	turn->busy = sq_guise_on(&turn->cred, turn->home);
 	return turn->busy;
 }
@@ -68,13 +68,18 @@ void sq_poll_relax(struct sq_turn *turn)
 
 bool sq_poll_leaves(struct sq_turn *turn)
 {
+	struct sq_home *home = turn->home;
+
 	/* Says to RCU, its tasks flavour included, that this thread holds nothing back. */
 	cond_resched_tasks_rcu_qs();
 	try_to_freeze();
-	if (READ_ONCE(turn->home->closed))
+	if (READ_ONCE(home->closed))
 		return true;
-	/* Its process is gone, the file is not (LIFE-3): no entry can come any more. */
-	return !turn->busy && !atomic_read(&turn->home->mm->mm_users);
+	/*
+	 * Its process is gone, the file is not (LIFE-3): no entry can come any more.
+	 * While the ring is disabled it may yet get another mm.
+	 */
+	return !turn->busy && !smp_load_acquire(&home->disabled) && !atomic_read(&home->mm->mm_users);
 }
 
 /* False: the file is gone. */

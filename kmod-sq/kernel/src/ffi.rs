@@ -2,6 +2,7 @@
 //! What the glue offers: the C half of glue/glue.h.
 
 use core::ffi::c_void;
+use core::sync::atomic::AtomicI32;
 
 /// `struct sq_home`.
 #[repr(C)]
@@ -103,4 +104,9 @@ unsafe extern "C" {
     pub(crate) fn sq_poll_busy(turn: *mut Turn) -> bool;
     pub(crate) fn sq_poll_relax(turn: *mut Turn);
     pub(crate) fn sq_poll_leaves(turn: *mut Turn) -> bool;
+    pub(crate) fn sq_trace_reject(home: *mut Home, user_data: u64, opcode: u8, res: i32);
+    pub(crate) fn sq_trace_complete(home: *mut Home, user_data: u64, res: i32);
+    pub(crate) fn sq_trace_stall(home: *mut Home, slots: bool);
+    /// Whether anybody traces completions. C writes it.
+    pub(crate) static sq_completions_traced: AtomicI32;
 }

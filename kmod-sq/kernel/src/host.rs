@@ -3,8 +3,9 @@
 
 use core::ffi::c_void;
 use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
 
-use kmod_sq::{Abilities, Host, HostFile, Mode, Notify, Poller, Ring, Waited};
+use kmod_sq::{Abilities, Event, Host, HostFile, Mode, Notify, Poller, Ring, Waited};
 use sq_uapi::consts::{enter_flags, setup_flags};
 use sq_uapi::{Errno, Mapped};
 
@@ -194,6 +195,31 @@ impl Host for KernelHost {
             ffi::WAIT_READY => Waited::Ready,
             ffi::WAIT_TIMEOUT => Waited::Timeout,
             _ => Waited::Signal,
+        }
+    }
+
+    #[inline]
+    fn traces_completions(&self) -> bool {
+        // SAFETY: an `int` that lives as long as the module, and both sides access it as one.
+        let traced = unsafe { &ffi::sq_completions_traced };
+        traced.load(Ordering::Relaxed) != 0
+    }
+
+    #[cold]
+    fn trace(&self, event: Event) {
+        match event {
+            Event::Reject { user_data, opcode, errno } => {
+                // SAFETY: **home**.
+                unsafe { ffi::sq_trace_reject(self.home(), user_data, opcode, errno.to_res()) };
+            }
+            Event::Complete { user_data, res } => {
+                // SAFETY: **home**.
+                unsafe { ffi::sq_trace_complete(self.home(), user_data, res) };
+            }
+            Event::Stall { slots } => {
+                // SAFETY: **home**.
+                unsafe { ffi::sq_trace_stall(self.home(), slots) };
+            }
         }
     }
 
