@@ -69,7 +69,7 @@ fn kernel_stages(chosen: &[Kernel]) -> Vec<Stage> {
             &format!("vm-{kernel}"),
             "load the modules in a guest, run the conformance suite on the devices",
             move |ctx| {
-                let summary = vm::run_suite(ctx, kernel, &vm::conformance_programs(ctx)?, false)?;
+                let summary = vm::run_suite(ctx, kernel, &vm::Programs::build(ctx)?, false)?;
                 Ok(Outcome { ok: summary.failed == 0, skips: summary.skips, log: summary.table })
             },
         )

@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::dmesg;
 use super::initramfs::Initramfs;
 use super::qemu::{EXIT_BY_GUEST, Machine};
-use super::trace;
+use super::{disk, dmesg, trace};
 use crate::apt;
 use crate::ctx::Ctx;
 use crate::kernel::Kernel;
@@ -43,6 +42,8 @@ pub(crate) struct JobResult {
     pub(crate) name: String,
     /// Exit code; 137 is "killed at its timeout".
     pub(crate) code: i32,
+    /// How long it took, on the guest's clock.
+    pub(crate) seconds: f64,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
     /// Lines of dmesg, written while it ran, that speak of a fault.
@@ -78,7 +79,7 @@ impl Drop for Results {
 /// A guest to be booted.
 pub(crate) struct Guest {
     kernel: Kernel,
-    image: PathBuf,
+    pub(super) image: PathBuf,
     pub(crate) files: Initramfs,
     pub(crate) jobs: Vec<Job>,
     pub(crate) icount: bool,
@@ -87,6 +88,8 @@ pub(crate) struct Guest {
     pub(crate) append: String,
     /// The guest may ask for a trace.
     pub(crate) trace: bool,
+    /// By [`disk::add`].
+    pub(super) disks: bool,
 }
 
 impl Guest {
@@ -102,6 +105,7 @@ impl Guest {
             mem_mib: 512,
             append: String::new(),
             trace: false,
+            disks: false,
         })
     }
 
@@ -167,7 +171,9 @@ impl Guest {
                 self.files.add(&format!("{base}/user"), Vec::new(), 0o644);
             }
         }
-        let files = MachineFiles { dir: dir.to_owned(), initrd: dir.join("initrd"), results: dir.join("results.tar") };
+        let disks = if self.disks { disk::make(dir)? } else { Vec::new() };
+        let (initrd, results) = (dir.join("initrd"), dir.join("results.tar"));
+        let files = MachineFiles { dir: dir.to_owned(), initrd, results, disks };
         fs::write(&files.initrd, self.files.encode())?;
         Ok(files)
     }
@@ -177,6 +183,7 @@ impl Guest {
             kernel: &self.image,
             initrd: &files.initrd,
             results: &files.results,
+            disks: &files.disks,
             cpu: &self.cpu,
             mem_mib: self.mem_mib,
             icount: self.icount,
@@ -191,6 +198,7 @@ struct MachineFiles {
     dir: PathBuf,
     initrd: PathBuf,
     results: PathBuf,
+    disks: Vec<PathBuf>,
 }
 
 fn scratch(ctx: &Ctx) -> Result<PathBuf> {
@@ -258,7 +266,12 @@ fn collect(jobs: Vec<Job>, out: &Path, mut results: Results) -> Result<Results> 
                 fs::read(dir.join(name)).with_context(|| format!("the guest sent no {name} of {}", job.name))?;
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         };
+        let clock = |name: &str| -> Result<f64> {
+            let uptime = read(name)?;
+            uptime.split(' ').next().and_then(|s| s.parse().ok()).with_context(|| format!("no time in {uptime:?}"))
+        };
         results.jobs.push(JobResult {
+            seconds: clock("ended")? - clock("began")?,
             code: read("code")?.trim().parse().context("an exit code is a number")?,
             stdout: read("stdout")?,
             stderr: read("stderr")?,

@@ -22,11 +22,13 @@ for job in /sq/jobs/*; do
 	name=${job##*/}
 	out=/out/$name
 	mkdir -p "$out"
+	cat /proc/uptime >"$out/began"
 	echo "sq-job $name $(cat "$job/name")" >/dev/console
 	run="sh $job/run"
 	[ ! -e "$job/user" ] || run="su -s /bin/sh sq -c 'sh $job/run'"
 	eval "timeout -s KILL $(cat "$job/timeout") $run" >"$out/stdout" 2>"$out/stderr" </dev/null
 	echo $? >"$out/code"
+	cat /proc/uptime >"$out/ended"
 	dmesg -c >"$out/dmesg"
 done
 

@@ -2,12 +2,14 @@
 //! `cargo xtask vm`: stock kernels under QEMU's TCG. No KVM, and no root once the packages are there.
 
 mod cpio;
+mod disk;
 mod dmesg;
 mod guest;
 mod initramfs;
 mod insns;
 mod life;
 mod qemu;
+mod storage;
 mod suite;
 mod trace;
 
@@ -25,7 +27,7 @@ use crate::module;
 
 use guest::{Guest, Job};
 pub(crate) use insns::check as check_insns;
-pub(crate) use suite::{conformance_programs, run as run_suite};
+pub(crate) use suite::{Programs, run as run_suite};
 
 #[derive(Subcommand)]
 pub(crate) enum Chore {
@@ -80,6 +82,9 @@ pub(crate) struct BootArgs {
     /// Do not build and load the modules
     #[arg(long)]
     bare: bool,
+    /// Add two disks: ext4 on /mnt, and /dev/vdb with nothing on it
+    #[arg(long)]
+    disks: bool,
 }
 
 #[derive(Args)]
@@ -122,7 +127,7 @@ pub(crate) fn run(ctx: &Ctx, chore: Chore) -> Result<ExitCode> {
 
 /// The suite on each kernel, one after another; `long` as [`run_suite`] says.
 pub(crate) fn test(ctx: &Ctx, kernels: &[Kernel], long: bool) -> Result<ExitCode> {
-    let programs = suite::conformance_programs(ctx)?;
+    let programs = Programs::build(ctx)?;
     let mut ok = true;
     for &kernel in kernels {
         let summary = run_suite(ctx, kernel, &programs, long)?;
@@ -176,6 +181,9 @@ fn prepare(ctx: &Ctx, args: &BootArgs) -> Result<Guest> {
     guest.cpu.clone_from(&args.cpu);
     guest.mem_mib = args.mem_mib;
     guest.append.clone_from(&args.append);
+    if args.disks {
+        disk::add(&mut guest)?;
+    }
     if !args.bare {
         guest.load_modules(&module::build(ctx, args.kernel)?.modules)?;
     }

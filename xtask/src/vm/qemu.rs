@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! QEMU's command line. TCG always: /dev/kvm may exist and still not run an ordinary guest.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::trace;
@@ -15,6 +15,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) initrd: &'a Path,
     /// Where the second UART writes: the guest's results.
     pub(crate) results: &'a Path,
+    /// Raw images: /dev/vda, /dev/vdb.
+    pub(crate) disks: &'a [PathBuf],
     pub(crate) cpu: &'a str,
     pub(crate) mem_mib: u32,
     pub(crate) icount: bool,
@@ -47,6 +49,11 @@ impl Machine<'_> {
             qemu.args(["-serial", "stdio"]);
         }
         qemu.args(["-serial", &format!("file:{}", self.results.display())]);
+        for disk in self.disks {
+            // They live no longer than the guest, so nothing need reach the host's disk.
+            let drive = format!("file={},if=virtio,format=raw,cache=unsafe,discard=unmap", disk.display());
+            qemu.args(["-drive", &drive]);
+        }
         qemu.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initrd);
         // Crypto self tests would take every second tick of a single CPU for seconds after boot.
         qemu.args(["-append", &format!("console=ttyS0 quiet panic=-1 oops=panic cryptomgr.notests {}", self.append)]);

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::guest::{Guest, Job, JobResult};
-use super::life;
+use super::{disk, life, storage};
 use crate::ctx::Ctx;
 use crate::kernel::Kernel;
 use crate::module;
@@ -36,10 +36,18 @@ pub(crate) struct Summary {
     pub(crate) table: String,
 }
 
+/// What runs in guests, built for this host.
+pub(crate) struct Programs {
+    /// The test programs of [`PACKAGES`].
+    tests: Vec<PathBuf>,
+    storage_client: PathBuf,
+}
+
 /// Builds the modules for `kernel`, boots it, and runs everything; `long` for hours rather than minutes.
-pub(crate) fn run(ctx: &Ctx, kernel: Kernel, programs: &[PathBuf], long: bool) -> Result<Summary> {
+pub(crate) fn run(ctx: &Ctx, kernel: Kernel, programs: &Programs, long: bool) -> Result<Summary> {
     let built = module::build(ctx, kernel)?;
     let mut guest = Guest::new(ctx, kernel)?;
+    disk::add(&mut guest)?;
     guest.load_modules(&built.modules)?;
     let loaded = built.modules.iter().filter_map(|m| Some(m.file_stem()?.to_string_lossy().into_owned()));
     let loaded: Vec<String> = loaded.collect();
@@ -57,46 +65,54 @@ done
 insmod /lib/modules/sq_ram.ko bytes=61441 mode=0640 && [ $(stat -c %a /dev/sqram) = 640 ]";
 
 /// What the modules do, before `life` sees what they survive and unloads them.
-fn jobs(guest: &mut Guest, programs: &[PathBuf]) -> Result<()> {
+fn jobs(guest: &mut Guest, programs: &Programs) -> Result<()> {
     guest.jobs.push(Job::new("parameters of sq_ram", RELOAD_RAM.to_owned(), STEP_TIMEOUT));
-    for program in programs {
+    for program in &programs.tests {
         let path = guest.files.add_program(program)?;
         let name = program.file_name().unwrap_or_default().to_string_lossy();
         // cargo appends a hash to the name.
         let name = name.rsplit_once('-').map_or(name.as_ref(), |(stem, _)| stem).to_owned();
         guest.jobs.push(Job::new(
             &name,
-            format!("SQ_BACKEND=device SQ_SCRATCH=/tmp exec {path} --test-threads=2 --show-output"),
+            format!("SQ_BACKEND=device SQ_SCRATCH=/mnt SQ_DISK=/dev/vdb exec {path} --test-threads=2 --show-output"),
             PROGRAM_TIMEOUT,
         ));
     }
+    storage::add(guest, &programs.storage_client)?;
     Ok(())
 }
 
-/// The test programs of [`PACKAGES`], built for this host.
-pub(crate) fn conformance_programs(ctx: &Ctx) -> Result<Vec<PathBuf>> {
-    let mut cargo = Command::new("cargo");
-    cargo.args(["test", "--no-run", "--quiet", "--message-format=json"]).current_dir(&ctx.root);
-    for package in PACKAGES {
-        cargo.args(["-p", package]);
+impl Programs {
+    pub(crate) fn build(ctx: &Ctx) -> Result<Self> {
+        let mut args = vec!["test", "--no-run"];
+        PACKAGES.iter().for_each(|package| args.extend(["-p", package]));
+        let mut tests = built(ctx, &args, "test")?;
+        // Models run under loom's scheduler, on the host; "slow" is about threads of the process.
+        tests.retain(|p| {
+            let name = p.file_name().unwrap_or_default().to_string_lossy();
+            !name.starts_with("loom") && !name.starts_with("slow-")
+        });
+        tests.sort();
+        let storage_client =
+            built(ctx, &["build", "-p", "sq-storage"], "bin")?.pop().context("cargo built no client")?;
+        Ok(Self { tests, storage_client })
     }
+}
+
+/// The programs of one kind that cargo makes when it is called with `args`.
+fn built(ctx: &Ctx, args: &[&str], kind: &str) -> Result<Vec<PathBuf>> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(args).args(["--quiet", "--message-format=json"]).current_dir(&ctx.root);
     let output = cargo.output().context("cannot run cargo")?;
     if !output.status.success() {
-        bail!("building the conformance suite failed:\n{}", tail(&String::from_utf8_lossy(&output.stderr), 60));
+        bail!("cargo {} failed:\n{}", args.join(" "), tail(&String::from_utf8_lossy(&output.stderr), 60));
     }
-    let mut programs: Vec<PathBuf> = String::from_utf8_lossy(&output.stdout)
+    Ok(String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["reason"] == "compiler-artifact" && message["target"]["kind"][0] == "test")
+        .filter(|message| message["reason"] == "compiler-artifact" && message["target"]["kind"][0] == kind)
         .filter_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
-        .collect();
-    // Models run under loom's scheduler, on the host; "slow" is about threads of the process.
-    programs.retain(|p| {
-        let name = p.file_name().unwrap_or_default().to_string_lossy();
-        !name.starts_with("loom") && !name.starts_with("slow-")
-    });
-    programs.sort();
-    Ok(programs)
+        .collect())
 }
 
 fn summarise(kernel: Kernel, results: &[JobResult]) -> Summary {
@@ -125,7 +141,7 @@ fn summarise(kernel: Kernel, results: &[JobResult]) -> Summary {
         };
         let ignored = skips(&job.stdout);
         summary.skips.extend(ignored.iter().map(|test| format!("{kernel}: {}: {test}", job.name)));
-        summary.table.push_str(&format!("  {verdict:8} {}\n", job.name));
+        summary.table.push_str(&format!("  {verdict:8} {:6.1} s  {}\n", job.seconds, job.name));
         if verdict == "FAILED" {
             let report = format!("exit code {}\n{}\n{}", job.code, tail(&job.stdout, 60), tail(&job.stderr, 60));
             for line in report.lines().chain(job.complaints.iter().map(String::as_str)).filter(|l| !l.is_empty()) {

@@ -68,10 +68,11 @@ void sq_lanes_end(struct sq_lane *lane);
 /* --- file_vfs.c --- */
 /* The bytes of a payload behind the first `done`. Its user addresses must be current. */
 int sq_vfs_iter(struct iov_iter *iter, unsigned int direction, const struct sq_payload *payload, size_t done);
+/* Around an attempt until its completion, which may be another thread's: keeps the file system from freezing. False: it would wait. */
+bool sq_vfs_begin(struct sq_job *job);
+void sq_vfs_end(struct sq_job *job);
 /* A result, or -EIOCBQUEUED: sq_job_completes() was or will be called. */
 ssize_t sq_vfs_try(struct sq_job *job);
-/* The end of what sq_vfs_try() left going. */
-void sq_vfs_completed(struct sq_job *job);
 /* ki_complete, from any context. */
 void sq_job_completes(struct kiocb *iocb, long res);
 

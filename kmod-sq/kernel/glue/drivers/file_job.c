@@ -138,25 +138,29 @@ void sq_job_completes(struct kiocb *iocb, long res)
 {
 	struct sq_job *job = container_of(iocb, struct sq_job, iocb);
 
-	sq_vfs_completed(job);
+	sq_vfs_end(job);
 	/* Ordered before the other end's load by the atomic in sq_job_end(). */
 	job->res = res;
 	sq_job_end(job);
 }
 
-static ssize_t sq_job_try(struct sq_job *job, bool nowait)
-{
-	job->nowait = nowait;
-	atomic_set(&job->ends, 2);
-	return sq_vfs_try(job);
-}
-
 static void sq_job_tried(struct sq_job *job, ssize_t res)
 {
-	if (res == -EIOCBQUEUED)
+	if (res == -EIOCBQUEUED) {
 		sq_job_end(job);
-	else
+	} else {
+		sq_vfs_end(job);
 		sq_job_attempted(job, res);
+	}
+}
+
+static void sq_job_run_inline(struct sq_job *job)
+{
+	job->nowait = true;
+	if (sq_vfs_begin(job))
+		sq_job_tried(job, sq_vfs_try(job));
+	else
+		sq_lanes_push(job);
 }
 
 static void sq_job_run(struct sq_job *job)
@@ -167,14 +171,16 @@ static void sq_job_run(struct sq_job *job)
 	const struct cred *cred;
 	ssize_t res;
 
+	job->nowait = false;
+	sq_vfs_begin(job);
 	/* LIFE-3 */
 	if (user && request->ops->enter_user(request)) {
-		sq_job_complete(job, -ECANCELED);
+		sq_job_tried(job, -ECANCELED);
 		return;
 	}
 	memcg = set_active_memcg(job->memcg);
 	cred = override_creds(job->cred);
-	res = sq_job_try(job, false);
+	res = sq_vfs_try(job);
 	revert_creds(cred);
 	set_active_memcg(memcg);
 	if (user)
@@ -207,7 +213,7 @@ void sq_file_later(struct sq_request *request, enum sq_what what, loff_t off, si
 	/* The ring's mm and credentials are current here. */
 	if ((job->iocb.ki_flags & IOCB_DIRECT) && (job->file->f_mode & FMODE_NOWAIT) &&
 	    (what == SQ_READ || what == SQ_WRITE))
-		sq_job_tried(job, sq_job_try(job, true));
+		sq_job_run_inline(job);
 	else
 		sq_lanes_push(job);
 }

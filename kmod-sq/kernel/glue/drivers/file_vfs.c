@@ -80,13 +80,38 @@ static int sq_vfs_limit(struct sq_job *job, struct iov_iter *iter)
 
 static bool sq_vfs_freezes(struct sq_job *job)
 {
-	return job->what == SQ_WRITE && S_ISREG(file_inode(job->file)->i_mode);
+	return job->what == SQ_WRITE && (job->file->f_mode & FMODE_WRITE) && S_ISREG(file_inode(job->file)->i_mode);
 }
 
-/* As vfs_iocb_iter_write(), which since 6.8 waits for a frozen file system to thaw, and before leaves that to others. */
-static ssize_t sq_vfs_write(struct sq_job *job, struct iov_iter *iter)
+/* Not a part of the attempt, which may have the ring's mm: a file system may stay frozen for as long as it likes. */
+bool sq_vfs_begin(struct sq_job *job)
 {
 	struct super_block *sb = file_inode(job->file)->i_sb;
+
+	if (!sq_vfs_freezes(job))
+		return true;
+	if (!job->nowait)
+		sb_start_write(sb);
+	else if (!sb_start_write_trylock(sb))
+		return false;
+	/* Another thread may end it: lockdep is told that nobody holds it. */
+	__sb_writers_release(sb, SB_FREEZE_WRITE);
+	return true;
+}
+
+void sq_vfs_end(struct sq_job *job)
+{
+	struct super_block *sb = file_inode(job->file)->i_sb;
+
+	if (!sq_vfs_freezes(job))
+		return;
+	__sb_writers_acquired(sb, SB_FREEZE_WRITE);
+	sb_end_write(sb);
+}
+
+/* As vfs_iocb_iter_write(), which since 6.8 deals with freezing itself. */
+static ssize_t sq_vfs_write(struct sq_job *job, struct iov_iter *iter)
+{
 	struct kiocb *iocb = &job->iocb;
 	struct file *file = job->file;
 	ssize_t res;
@@ -98,30 +123,10 @@ static ssize_t sq_vfs_write(struct sq_job *job, struct iov_iter *iter)
 	res = rw_verify_area(WRITE, file, &iocb->ki_pos, iov_iter_count(iter)) ?: sq_vfs_limit(job, iter);
 	if (res)
 		return res;
-	if (sq_vfs_freezes(job)) {
-		if (!job->nowait)
-			sb_start_write(sb);
-		else if (!sb_start_write_trylock(sb))
-			return -EAGAIN;
-		/* Another thread may end it: lockdep is told that nobody holds it. */
-		__sb_writers_release(sb, SB_FREEZE_WRITE);
-	}
 	res = file->f_op->write_iter(iocb, iter);
-	if (res != -EIOCBQUEUED)
-		sq_vfs_completed(job);
 	if (res > 0)
 		fsnotify_modify(file);
 	return res;
-}
-
-void sq_vfs_completed(struct sq_job *job)
-{
-	struct super_block *sb = file_inode(job->file)->i_sb;
-
-	if (!sq_vfs_freezes(job))
-		return;
-	__sb_writers_acquired(sb, SB_FREEZE_WRITE);
-	sb_end_write(sb);
 }
 
 ssize_t sq_vfs_try(struct sq_job *job)
@@ -139,8 +144,10 @@ ssize_t sq_vfs_try(struct sq_job *job)
 	if (job->nowait)
 		job->iocb.ki_flags |= IOCB_NOWAIT;
 	direct = job->iocb.ki_flags & IOCB_DIRECT;
-	if (direct)
+	if (direct) {
 		job->iocb.ki_complete = sq_job_completes;
+		atomic_set(&job->ends, 2);
+	}
 	if (direct && payload->kind == SQ_PAYLOAD_POOL && payload->left)
 		err = sq_vfs_direct_pool(job, &iter, direction);
 	else
