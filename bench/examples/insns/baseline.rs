@@ -10,9 +10,6 @@ use std::os::fd::AsRawFd;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use io_uring::opcode::{UringCmd16, UringCmd80};
-use io_uring::squeue::Entry128;
-use io_uring::{IoUring, cqueue, types};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
 const NODE: &str = "/dev/sq_baseline";
@@ -27,8 +24,9 @@ const ONE: u64 = ioc(1, 1, size_of::<Entry>());
 const ARRAY: u64 = ioc(1, 2, size_of::<ArrayCall>());
 const ENTER: u64 = ioc(0, 3, 0);
 const CHUNKS: u64 = ioc(1, 4, size_of::<ArrayCall>());
-const INLINE: u32 = 0;
-const POINTER: u32 = 1;
+/// Commands of io_uring.
+pub(crate) const INLINE: u32 = 0;
+pub(crate) const POINTER: u32 = 1;
 
 /// `struct base_entry`. All of it is written for each operation, as an application would.
 #[repr(C)]
@@ -45,6 +43,12 @@ impl Entry {
     fn nop(user_data: u64) -> Self {
         Self { user_data, ..Self::default() }
     }
+}
+
+/// The same, in words.
+#[inline(always)]
+pub(crate) fn nop_words(user_data: u64) -> [u64; 8] {
+    [0, 0, 0, 0, user_data, 0, 0, 0]
 }
 
 #[repr(C)]
@@ -89,7 +93,7 @@ unsafe fn ioctl(fd: i32, number: u64, arg: *const u8) -> i64 {
     result
 }
 
-fn open() -> Result<File, Box<dyn Error>> {
+pub(crate) fn open() -> Result<File, Box<dyn Error>> {
     OpenOptions::new().read(true).write(true).open(NODE).map_err(|why| format!("{NODE}: {why}").into())
 }
 
@@ -149,75 +153,6 @@ impl Array {
         let done = unsafe { ioctl(self.file.as_raw_fd(), number, (&raw const call).cast()) };
         self.results.iter().take(done as usize).map(|res| u32::from(*black_box(res) == 0)).sum()
     }
-}
-
-/// io_uring's command, the entry in the SQE.
-pub(crate) struct Command {
-    uring: IoUring<Entry128, cqueue::Entry>,
-    file: File,
-}
-
-impl Command {
-    pub(crate) fn open() -> Result<Self, Box<dyn Error>> {
-        Ok(Self { uring: IoUring::builder().build(128)?, file: open()? })
-    }
-
-    #[inline(always)]
-    pub(crate) fn call(&mut self, batch: u32) -> u32 {
-        let fd = types::Fd(self.file.as_raw_fd());
-        let mut sq = self.uring.submission();
-        for n in 0..batch {
-            let mut cmd = [0; 80];
-            cmd[32..40].copy_from_slice(&u64::from(n).to_le_bytes());
-            let sqe = UringCmd80::new(fd, INLINE).cmd(cmd).build().user_data(n.into());
-            // SAFETY: the command refers to no memory.
-            unsafe { sq.push(&sqe) }.expect("the ring has room for a batch");
-        }
-        drop(sq);
-        submitted(&mut self.uring)
-    }
-}
-
-/// io_uring's command in a short SQE: the entry is behind a pointer.
-pub(crate) struct PointerCommand {
-    uring: IoUring,
-    file: File,
-    entries: Box<[Entry; ENTRIES]>,
-}
-
-impl PointerCommand {
-    pub(crate) fn open() -> Result<Self, Box<dyn Error>> {
-        let entries = Box::new([Entry::default(); ENTRIES]);
-        Ok(Self { uring: IoUring::builder().build(128)?, file: open()?, entries })
-    }
-
-    #[inline(always)]
-    pub(crate) fn call(&mut self, batch: u32) -> u32 {
-        let fd = types::Fd(self.file.as_raw_fd());
-        let mut sq = self.uring.submission();
-        for (entry, n) in self.entries.iter_mut().zip(0..batch) {
-            *entry = Entry::nop(n.into());
-            let mut cmd = [0; 16];
-            cmd[..8].copy_from_slice(&(&raw const *entry as u64).to_le_bytes());
-            let sqe = UringCmd16::new(fd, POINTER).cmd(cmd).build().user_data(n.into());
-            // SAFETY: the entry stays until the submission below has read it.
-            unsafe { sq.push(&sqe) }.expect("the ring has room for a batch");
-        }
-        drop(sq);
-        submitted(&mut self.uring)
-    }
-}
-
-/// Submits; how many succeeded.
-#[inline(always)]
-fn submitted<S: io_uring::squeue::EntryMarker>(uring: &mut IoUring<S>) -> u32 {
-    uring.submit().expect("io_uring takes a command");
-    let mut good = 0;
-    for cqe in uring.completion() {
-        black_box(cqe.user_data());
-        good += u32::from(cqe.result() == 0);
-    }
-    good
 }
 
 /// The bare ring.

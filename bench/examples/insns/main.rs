@@ -10,6 +10,7 @@
 
 mod baseline;
 mod meter;
+mod uring;
 
 use std::error::Error;
 use std::fs::OpenOptions;
@@ -18,8 +19,9 @@ use std::io::{Read, Write};
 
 use liburing_shm::{Backend, Ring, opcode};
 
-use baseline::{Array, Bare, Command, One, PointerCommand};
+use baseline::{Array, Bare, One};
 use meter::{BATCHES, Phases, measure, phases};
+use uring::{Inline, Pointer};
 
 fn main() -> Result<(), Box<dyn Error>> {
     if std::env::args().nth(1).as_deref() == Some("trace") {
@@ -27,6 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     ring()?;
     ioctl()?;
+    uring_cmd()?;
     bare_ring()?;
     one()?;
     array()?;
@@ -162,10 +165,24 @@ fn array() -> Result<(), Box<dyn Error>> {
 }
 
 fn command() -> Result<(), Box<dyn Error>> {
-    let (mut door, mut pointer) = (Command::open()?, PointerCommand::open()?);
+    let mut inline = Inline::new(baseline::open()?, baseline::INLINE)?;
+    let mut pointer = Pointer::new(baseline::open()?, baseline::POINTER)?;
+    let entry = |n: u32| baseline::nop_words(n.into());
     for batch in BATCHES {
-        measure("base-uring_cmd", batch, || door.call(batch))?;
-        measure("also base-uring_cmd by pointer", batch, || pointer.call(batch))?;
+        measure("base-uring_cmd", batch, || inline.round(batch, entry))?;
+        measure("also base-uring_cmd by pointer", batch, || pointer.round(batch, entry))?;
+    }
+    Ok(())
+}
+
+fn uring_cmd() -> Result<(), Box<dyn Error>> {
+    let open = || OpenOptions::new().read(true).write(true).open("/dev/sqnull");
+    let mut inline = Inline::new(open()?, sq_uapi::ioctl::ISSUE)?;
+    let mut pointer = Pointer::new(open()?, sq_uapi::ioctl::ISSUE)?;
+    let entry = |_: u32| opcode::Nop::new().build().as_sqe().to_words();
+    for batch in BATCHES {
+        measure("uring_cmd", batch, || inline.round(batch, entry))?;
+        measure("also uring_cmd by pointer", batch, || pointer.round(batch, entry))?;
     }
     Ok(())
 }
