@@ -30,10 +30,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     ring()?;
     ioctl()?;
     uring_cmd()?;
-    bare_ring()?;
     one()?;
     array()?;
     command()?;
+    bare_ring()?;
     Ok(())
 }
 

@@ -17,10 +17,6 @@ use crate::kernel::Kernel;
 use crate::module;
 use crate::process::tail;
 
-/// In the order of the table.
-const DOORS: [&str; 7] = ["ring", "ioctl", "uring_cmd", "base-ioctl", "base-array", "base-uring_cmd", "base-ring"];
-const BATCHES: [u32; 4] = [1, 8, 32, 128];
-
 /// The gate, and what is shown beside it: `rep movsb` counts one a byte, so that with erms a copy looks dear.
 const CPUS: [&str; 2] = ["max", "max,-erms"];
 
@@ -210,15 +206,10 @@ fn table(release: &str, gate: &Measured, beside: Option<&Measured>) -> String {
         format!("{door:16}{batch:>6}{}\n", cells.iter().map(|cell| format!("{cell:>12}")).collect::<String>())
     };
     text.push_str(&row("door", "batch", columns.iter().map(|(cpu, _)| (*cpu).to_owned()).collect()));
-    for door in DOORS {
-        for batch in BATCHES {
-            let cell = |measured: &Measured| {
-                let count = measured.counts.get(door, batch);
-                count.map_or("missing".to_owned(), |count| format!("{count:.1}"))
-            };
-            let cells = columns.iter().map(|(_, measured)| cell(measured)).collect();
-            text.push_str(&row(door, &batch.to_string(), cells));
-        }
+    for (door, batch, _) in &gate.counts.0 {
+        let cell = |measured: &Measured| measured.counts.get(door, *batch).map_or(String::new(), |n| format!("{n:.1}"));
+        let cells = columns.iter().map(|(_, measured)| cell(measured)).collect();
+        text.push_str(&row(door, &batch.to_string(), cells));
     }
     text.push('\n');
     for note in &gate.notes {
