@@ -2,9 +2,12 @@
 /*
  * What a ring stands on: its life, and sleeping, waking, workers and the clock.
  *
- * Everything deferred runs on one unbound workqueue of our own. No item waits
- * for one that is merely queued; free_work waits for an alarm_work or timer
- * that is running, which is bounded. Module exit drains it (LIFE-4).
+ * Everything deferred runs on two unbound workqueues of our own. A drain may
+ * wait for a page that user space serves, for ever if it likes, and a queue has
+ * a limit of items that run at a time: so alarms and ends have another one, on
+ * which everything is bounded. No item waits for one that is merely queued;
+ * free_work waits for an alarm_work or timer that is running. Module exit
+ * drains both (LIFE-4).
  *
  * Locks, outer first: alarm_lock, then the timer's. wait.lock and eventfd_lock
  * (and then the eventfd's) are taken with none of ours held, the completion
@@ -20,18 +23,25 @@
 
 #include "glue.h"
 
-/* Not WQ_MEM_RECLAIM: an item may run any driver's issue(), and wait for what is not. */
+/* Not WQ_MEM_RECLAIM: a drain may run any driver's issue(), and wait for what is not. */
+static struct workqueue_struct *sq_drains;
 static struct workqueue_struct *sq_workqueue;
 
 int sq_homes_init(void)
 {
+	sq_drains = alloc_workqueue("sq-drain", WQ_UNBOUND, 0);
+	if (!sq_drains)
+		return -ENOMEM;
 	sq_workqueue = alloc_workqueue("sq", WQ_UNBOUND, 0);
+	if (!sq_workqueue)
+		destroy_workqueue(sq_drains);
 	return sq_workqueue ? 0 : -ENOMEM;
 }
 
 /* Each home pins this module, so only the tail of a last free_work can be left: this waits for it. */
 void sq_homes_exit(void)
 {
+	destroy_workqueue(sq_drains);
 	destroy_workqueue(sq_workqueue);
 }
 
@@ -170,7 +180,7 @@ void sq_queue_free(struct sq_home *home)
 /* False if it is queued already. The caller has counted a reference for it. */
 bool sq_queue_drain(struct sq_home *home)
 {
-	return queue_work(sq_workqueue, &home->drain_work);
+	return queue_work(sq_drains, &home->drain_work);
 }
 
 void sq_set_alarm(struct sq_home *home, u64 at_ns)

@@ -21,7 +21,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("calls by several threads on one ring", || beside_a_good_one(crowd)),
 ];
 
-const CALLS: [(u32, usize); 7] = [
+const CALLS: [(u32, usize); 8] = [
     (ioctl::QUERY, 144),
     (ioctl::SETUP, 192),
     (ioctl::ENTER, 64),
@@ -29,6 +29,7 @@ const CALLS: [(u32, usize); 7] = [
     (ioctl::QUIESCE, 32),
     (ioctl::CANCEL, 40),
     (ioctl::STATS, 104),
+    (ioctl::ISSUE, 64),
 ];
 
 /// Runs `check` while another process drives rings of the same device, and sums up what comes back.
@@ -82,10 +83,13 @@ fn summing_up(stop: &AtomicU32) -> Outcome {
 /// What a wild call may answer: an error that it documents, never EIO or a wait.
 fn sane(what: &str, result: Res) -> Outcome {
     use libc::{
-        E2BIG, EBADF, EBADFD, EBUSY, EFAULT, EINVAL, EMFILE, ENOENT, ENOMEM, ENOTTY, ENXIO, EOPNOTSUPP, ESHUTDOWN,
+        E2BIG, EALREADY, EBADF, EBADFD, EBUSY, EFAULT, EINVAL, EMFILE, ENOENT, ENOMEM, ENOTTY, ENXIO, EOPNOTSUPP,
+        ESHUTDOWN,
     };
-    let known =
-        [E2BIG, EBADF, EBADFD, EBUSY, EFAULT, EINVAL, EMFILE, ENOENT, ENOMEM, ENOTTY, ENXIO, EOPNOTSUPP, ESHUTDOWN];
+    let known = [
+        E2BIG, EALREADY, EBADF, EBADFD, EBUSY, EFAULT, EINVAL, EMFILE, ENOENT, ENOMEM, ENOTTY, ENXIO, EOPNOTSUPP,
+        ESHUTDOWN,
+    ];
     match result {
         Err(errno) if known.contains(&errno) => Ok(()),
         // Nothing on a ring of eight entries counts beyond that.
@@ -156,9 +160,11 @@ fn every_bit() -> Outcome {
         for (number, size) in CALLS {
             let fresh = || if number == ioctl::SETUP { open(NULL) } else { enterable(mode) };
             let mut file = fresh()?;
-            for bit in 32..size * 8 {
+            let first = if number == ioctl::ISSUE { 0 } else { 32 };
+            for bit in first..size * 8 {
                 let mut arg = vec![0u64; size / 8];
-                arg[0] = size as u64;
+                // An entry has no size: it is an echo.
+                arg[0] = if number == ioctl::ISSUE { echo(0, 0)[0] } else { size as u64 };
                 if number == ioctl::ENTER {
                     // A wait that is asked for must end: flags with TIMEOUT.
                     arg[0] |= 1 << 32;
@@ -172,6 +178,9 @@ fn every_bit() -> Outcome {
                     continue;
                 }
                 let result = raw::call(file.as_raw_fd(), number, &mut arg[0]);
+                if number == ioctl::ISSUE && result.is_ok() {
+                    continue;
+                }
                 sane(&format!("bit {bit} of call {number:#x}"), result)?;
                 // A ring that was made, quiesced or restricted is another one.
                 if result.is_ok() {

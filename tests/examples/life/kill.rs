@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! kill -9 at random moments: nothing is left behind.
 
+use std::time::Duration;
+
 use crate::proc::{Child, sleep_us};
 use crate::raw::{NULL, Raw, cancel_any, delay, echo, never, nop, shape, some_mode};
 use crate::{Check, Outcome, Random, times, want};
 
-pub(crate) const CHECKS: &[Check] = &[("processes killed at random moments, in every mode", killed)];
+pub(crate) const CHECKS: &[Check] = &[
+    ("processes killed at random moments, in every mode", killed),
+    ("BELL-3: killed in the middle of a long ENTER", killed_in_a_long_enter),
+];
 
 fn killed() -> Outcome {
     let mut random = Random::new(4);
@@ -27,6 +32,25 @@ fn killed() -> Outcome {
     }
     // Else nothing was shown.
     want!(alive > total / 2, true);
+    Ok(())
+}
+
+/// Thirty thousand entries that each look at thirty thousand requests: seconds of work in one call, which end with the caller.
+fn killed_in_a_long_enter() -> Outcome {
+    let child = Child::fork(|| {
+        let mut setup = shape(32768, 0);
+        setup.max_inflight = 32768;
+        let Ok(mut ring) = Raw::new(NULL, setup) else { return 2 };
+        for n in 0..32768 {
+            ring.push(cancel_any(n));
+        }
+        let _ = ring.bell();
+        3
+    });
+    want!(child.ended(Duration::from_millis(700)), false);
+    child.kill();
+    want!(child.ended(Duration::from_millis(1500)), true);
+    want!(child.wait(), 137);
     Ok(())
 }
 

@@ -2,19 +2,23 @@
 //! Descriptors, mappings, threads and processes: whose ring it is (LIFE-3), and how long it lasts (LIFE-4). Run as root: some
 //! of the processes give that up.
 
+use std::fs;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sq_uapi::consts::{register_op, setup_flags};
+use sq_uapi::consts::{register_op, setup_flags, sqe_flags};
 use sq_uapi::{SqCancel, SqQuiesce, SqSetup, ioctl};
 
 use crate::pass::{pair, receive, send};
 use crate::proc::{Child, all_given_back};
-use crate::raw::{self, MODES, Map, NULL, Raw, call, delay, echo, enter, never, register, set_up, shape, stats};
+use crate::raw::{
+    self, MODES, Map, NULL, Raw, call, delay, echo, enter, never, register, set_up, shape, stats, transfer,
+};
 use crate::{Check, Outcome, Why, joined, want};
 
 pub(crate) const CHECKS: &[Check] = &[
@@ -32,6 +36,8 @@ pub(crate) const CHECKS: &[Check] = &[
     ("exec", exec),
     ("a thread that submitted exits", thread_exits),
     ("setuid in one thread", setuid_in_one_thread),
+    ("LIFE-3: entries run with the ring's credentials, whoever rings", || credentials(false)),
+    ("LIFE-3: the other way round", || credentials(true)),
     ("exit with requests that never complete", exits),
     ("eventfds registered by two threads", racing_eventfds),
 ];
@@ -379,9 +385,7 @@ fn setuid_in_one_thread() -> Outcome {
     let ring = ring(0)?;
     let user = thread::spawn(move || {
         let mut ring = ring;
-        // The system call, not the library's, which changes all threads.
-        // SAFETY: no pointers.
-        let done = unsafe { libc::syscall(libc::SYS_setresuid, 1000, 1000, 1000) };
+        let done = as_user();
         let worked = works(&mut ring);
         // SAFETY: no pointers.
         let now = unsafe { libc::syscall(libc::SYS_geteuid) };
@@ -389,8 +393,57 @@ fn setuid_in_one_thread() -> Outcome {
     });
     let (mut ring, done, now, worked) = joined(user);
     worked?;
-    want!((done, now), (0, 1000));
+    want!((done, now), (Ok(()), 1000));
     works(&mut ring)
+}
+
+/// A write takes the set-user-id bit from a file, unless the writer has root's privileges: whose does an entry have? The ring's,
+/// though another thread rings, of a user's ring that is root and of root's ring a user.
+fn credentials(of_user: bool) -> Outcome {
+    for mode in MODES {
+        let path = format!("/tmp/life-suid-{mode}-{of_user}");
+        fs::write(&path, b"before").map_err(|_| libc::EIO)?;
+        let file = fs::OpenOptions::new().write(true).open(&path).map_err(|_| libc::EIO)?;
+        let set = |bits| fs::set_permissions(&path, fs::Permissions::from_mode(bits)).map_err(|_| libc::EIO);
+        set(0o4777)?;
+        let make = move || {
+            let ring = Raw::new("/dev/sqfile", shape(8, mode))?;
+            let mut numbers = [file.as_raw_fd()];
+            let at = numbers.as_mut_ptr().expose_provenance() as u64;
+            register(ring.raw(), register_op::FILES, at, 1)?;
+            Ok::<_, i32>((ring, file))
+        };
+        let write = |(mut ring, file): (Raw, fs::File)| -> Outcome {
+            let bytes = *b"after ";
+            let mut entry = transfer(23, 1, bytes.as_ptr().expose_provenance() as u64, 6);
+            entry[0] = 23 | u64::from(sqe_flags::FIXED_FILE) << 8;
+            ring.push(entry);
+            ring.bell()?;
+            want!(ring.wait(1, 5000), Ok(0));
+            want!(ring.reap(), [(1, 6)]);
+            drop(file);
+            Ok(())
+        };
+        if of_user {
+            write(joined(thread::spawn(move || as_user().and_then(|()| make())))?)?;
+        } else {
+            let made = make()?;
+            joined(thread::spawn(move || {
+                as_user()?;
+                write(made)
+            }))?;
+        }
+        let bits = fs::metadata(&path).map_err(|_| libc::EIO)?.permissions().mode() & 0o7777;
+        want!((mode, bits), (mode, if of_user { 0o777 } else { 0o4777 }));
+        let _ = fs::remove_file(&path);
+    }
+    Ok(())
+}
+
+/// This thread alone is user 1000: the system call, not the library's, which changes all threads.
+fn as_user() -> Result<(), i32> {
+    // SAFETY: no pointers.
+    if unsafe { libc::syscall(libc::SYS_setresuid, 1000, 1000, 1000) } < 0 { Err(raw::last()) } else { Ok(()) }
 }
 
 fn exits() -> Outcome {

@@ -16,7 +16,7 @@ use sq_uapi::consts::{register_op, setup_flags};
 use sq_uapi::{SqCancel, SqEnter, SqIovec, SqQuery, SqQuiesce, SqRegister, SqSetup, SqStats, ioctl};
 
 use crate::proc::Child;
-use crate::raw::{self, MODES, NULL, Raw, Res, echo, last, open, set_up, shape, transfer};
+use crate::raw::{self, MODES, NULL, Raw, Res, delay, echo, last, nop, open, set_up, shape, transfer};
 use crate::{Check, Outcome, Why, joined, want};
 
 const RAM: &str = "/dev/sqram";
@@ -31,6 +31,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("LIFE-2: a close waits for the copy that a worker makes", close_waits),
     ("a stranger that closes last does not wait", stranger_closes),
     ("others' rings go on meanwhile", others),
+    ("the clock goes on with all workers stalled", all_workers),
 ];
 
 const PAGE: usize = 4096;
@@ -172,6 +173,7 @@ fn calls() -> Vec<Late> {
             Err(libc::ENOENT),
         ),
         late("stats", ioctl::STATS, bytes_of(&SqStats { size: size_of_u32::<SqStats>(), ..SqStats::default() }), Ok(0)),
+        late("issue", ioctl::ISSUE, nop(1).iter().flat_map(|word| word.to_le_bytes()).collect(), Ok(0)),
         late(
             "quiesce",
             ioctl::QUIESCE,
@@ -183,7 +185,8 @@ fn calls() -> Vec<Late> {
 
 /// A file that the call can be made on.
 fn file_for(number: u32) -> Result<OwnedFd, i32> {
-    if number == ioctl::SETUP || number == ioctl::QUERY { open(NULL) } else { set_up(NULL, &mut shape(8, 0)) }
+    let alone = [ioctl::SETUP, ioctl::QUERY, ioctl::ISSUE];
+    if alone.contains(&number) { open(NULL) } else { set_up(NULL, &mut shape(8, 0)) }
 }
 
 fn arguments() -> Outcome {
@@ -384,6 +387,31 @@ fn others() -> Outcome {
     page.serve(&[3; 16]);
     for (n, mut ring) in (0..).zip(stalled) {
         want!(ring.wait(1, 5000), Ok(0));
+        want!(ring.reap(), [(n, 16)]);
+    }
+    Ok(())
+}
+
+/// More stalled drains than there are workers for (256 on a small machine): completions by the clock, and the ends of rings, have
+/// workers of their own.
+fn all_workers() -> Outcome {
+    let page = Page::new()?;
+    let mut stalled = Vec::new();
+    for n in 0..300 {
+        let mut ring = ram(setup_flags::WORKER)?.ok_or_else(|| Why::from("no worker mode".to_owned()))?;
+        ring.push(transfer(WRITE, n, page.addr(), 16));
+        ring.bell()?;
+        stalled.push(ring);
+    }
+    want!(page.touched(), true);
+    let mut ring = Raw::new(NULL, shape(8, 0))?;
+    ring.push(delay(1, 1_000_000));
+    ring.bell()?;
+    want!(ring.wait(1, 5000), Ok(0));
+    want!(ring.reap(), [(1, 0)]);
+    page.serve(&[3; 16]);
+    for (n, mut ring) in (0..).zip(stalled) {
+        want!(ring.wait(1, 10_000), Ok(0));
         want!(ring.reap(), [(n, 16)]);
     }
     Ok(())
