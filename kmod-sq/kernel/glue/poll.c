@@ -112,6 +112,8 @@ static int sq_poll_thread(void *data)
 			;
 		sq_poll_calm(&turn);
 	}
+	/* What it issued while the file went may have been too late for the cancel that came with that. */
+	sq_ring_drain(home->ring, false);
 	atomic_dec(&sq_poll_count);
 	/* home may be gone after it. */
 	sq_ring_put(home->ring);
