@@ -146,12 +146,6 @@ impl<C: Tasks> Pool<C> {
             word.fetch_or(bit, Ordering::Release);
         }
     }
-
-    /// How many requests are set aside or in flight.
-    pub fn busy(&self) -> u32 {
-        let free: u32 = self.free.iter().map(|word| word.load(Ordering::Relaxed).count_ones()).sum();
-        POOL.saturating_sub(free)
-    }
 }
 
 impl<C: Tasks> Slot<C> {
