@@ -173,7 +173,7 @@ fn snap1_another_thread_writes_the_entry() {
                     // ECHO or RESULT; a value and an error; CMD, or a NOP whose words are not 0; a reserved field.
                     0 => words[1].store(random >> 8 & 1, Ordering::Relaxed),
                     1 => words[6].store(if random >> 8 & 1 == 0 { 5 } else { 0xffff_fffb }, Ordering::Relaxed),
-                    2 => words[0].store(0x2e * (random >> 8 & 1) | 0xffff_ffff << 32, Ordering::Relaxed),
+                    2 => words[0].store((0x2e * (random >> 8 & 1)) | (0xffff_ffff << 32), Ordering::Relaxed),
                     _ => words[5].store(random >> 8 & 1, Ordering::Relaxed),
                 }
             }

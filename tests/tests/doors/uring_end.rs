@@ -155,7 +155,7 @@ fn snap1_the_live_entry_is_written_meanwhile() {
                 match random >> 8 & 3 {
                     0 => entry[1].store(random >> 16 & 1, Ordering::Relaxed),
                     1 => entry[6].store(if random >> 16 & 1 == 0 { 5 } else { 0xffff_fffb }, Ordering::Relaxed),
-                    2 => entry[0].store(0x2e * (random >> 16 & 1) | 0xffff_ffff << 32, Ordering::Relaxed),
+                    2 => entry[0].store((0x2e * (random >> 16 & 1)) | (0xffff_ffff << 32), Ordering::Relaxed),
                     _ => entry[5].store(random >> 16 & 1, Ordering::Relaxed),
                 }
             }
