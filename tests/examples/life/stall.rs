@@ -351,8 +351,9 @@ fn wait_for(fd: &OwnedFd) {
 
 /// As many rings as there may be stalled workers of one user's at a time, within reason, and one that works.
 fn others() -> Outcome {
-    let page = Page::new()?;
     let mut stalled = Vec::new();
+    // Goes first if the check fails: the rings' closes wait for it.
+    let page = Page::new()?;
     for n in 0..16 {
         let mut ring = ram(setup_flags::WORKER)?.ok_or_else(|| Why::from("no worker mode".to_owned()))?;
         ring.push(transfer(WRITE, n, page.addr(), 16));
@@ -395,8 +396,9 @@ fn others() -> Outcome {
 /// More stalled drains than there are workers for (256 on a small machine): completions by the clock, and the ends of rings, have
 /// workers of their own.
 fn all_workers() -> Outcome {
-    let page = Page::new()?;
     let mut stalled = Vec::new();
+    // Goes first if the check fails: the rings' closes wait for it.
+    let page = Page::new()?;
     for n in 0..300 {
         let mut ring = ram(setup_flags::WORKER)?.ok_or_else(|| Why::from("no worker mode".to_owned()))?;
         ring.push(transfer(WRITE, n, page.addr(), 16));
