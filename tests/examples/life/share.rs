@@ -204,8 +204,7 @@ fn enabled_elsewhere() -> Outcome {
     want!(raw::ioctl(fd.as_raw_fd(), ioctl::ENTER, 0), Err(libc::EBADFD));
     send(&ours, &fd, &setup)?;
     let end = Instant::now() + Duration::from_secs(5);
-    // -EBUSY while the ring is being enabled.
-    while !stats(fd.as_raw_fd()).is_ok_and(|stats| stats.completions > 0) && Instant::now() < end {
+    while stats(fd.as_raw_fd())?.completions == 0 && Instant::now() < end {
         thread::sleep(Duration::from_millis(1));
     }
     estranged(fd.as_raw_fd())?;
