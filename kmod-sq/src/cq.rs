@@ -21,6 +21,8 @@ pub(crate) enum Stall {
     Slot,
     /// No request: the next completion moves it on.
     Request,
+    /// The entry needs the ring's own process: an ENTER moves it on.
+    Process,
 }
 
 /// The user side moved an index where it cannot be.

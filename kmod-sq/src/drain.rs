@@ -36,6 +36,8 @@ pub(crate) enum End {
     Bound,
     /// No slot or no request: whoever frees one goes on.
     Stalled,
+    /// The next entry has to be issued in the ring's own process.
+    Elsewhere,
     /// Nothing more is accepted: broken, quiesced or disabled.
     Stopped,
 }
@@ -101,7 +103,7 @@ impl<H: Host> Ring<H> {
                     }
                     found
                 }
-                End::Stalled => false,
+                End::Stalled | End::Elsewhere => false,
             };
             if again && bound > 0 {
                 continue;

@@ -4,10 +4,13 @@
 use sq_uapi::consts::enter_flags;
 use sq_uapi::{Errno, KernelMem, SqEnter, UserWord};
 
-use crate::cq::OutOfWindow;
+use crate::cq::{OutOfWindow, Stall};
 use crate::drain::End;
 use crate::host::{Host, Lock, Waited};
 use crate::ring::{Mode, Ring, stop};
+
+/// Not an outcome of a wait: an entry needs this process, so the waiter drains, and waits on (WAIT-1).
+const NEED_ENTER: Errno = Errno::EAGAIN;
 
 impl<H: Host> Ring<H> {
     /// The bare doorbell: entries consumed.
@@ -16,6 +19,7 @@ impl<H: Host> Ring<H> {
     ///
     /// `EBADFD` if the ring is broken or not enabled, `ESHUTDOWN` if it was quiesced, `EBUSY` if it is blocked and nothing is
     /// there to reap.
+    #[inline]
     pub fn doorbell(&self) -> Result<u32, Errno> {
         self.accepting()?;
         let consumed = self.bell();
@@ -65,6 +69,7 @@ impl<H: Host> Ring<H> {
     }
 
     /// Drains in the caller's context, or wakes who drains.
+    #[inline]
     fn bell(&self) -> u32 {
         if self.geometry.mode != Mode::Caller {
             // A waiter rings as well, and wakes nobody if all that was published is consumed.
@@ -134,21 +139,27 @@ impl<H: Host> Ring<H> {
     }
 
     fn sleep(&self, goal: u32, idle_ends: bool, deadline: Option<u64>) -> Result<(), Errno> {
-        let mut outcome = None;
-        let waited = self.host.wait(deadline, &mut || {
-            outcome = self.awaited(goal, idle_ends);
-            outcome.is_some()
-        });
-        // What is there when the time is up counts.
-        let outcome = outcome.or_else(|| self.awaited(goal, idle_ends));
-        if outcome == Some(Err(Errno::EBADFD)) {
-            // Only now: this wakes, and within `wait` the host may hold what waking takes.
-            self.break_ring(OutOfWindow);
-        }
-        match (outcome, waited) {
-            (Some(outcome), _) => outcome,
-            (None, Waited::Timeout) => Err(Errno::ETIME),
-            (None, _) => Err(Errno::EINTR),
+        loop {
+            let mut outcome = None;
+            let waited = self.host.wait(deadline, &mut || {
+                outcome = self.awaited(goal, idle_ends);
+                outcome.is_some()
+            });
+            // What is there when the time is up counts.
+            return match (outcome.or_else(|| self.awaited(goal, idle_ends)), waited) {
+                (Some(Err(NEED_ENTER)), _) => {
+                    self.work();
+                    continue;
+                }
+                (Some(Err(Errno::EBADFD)), _) => {
+                    // Only now: this wakes, and within `wait` the host may hold what waking takes.
+                    self.break_ring(OutOfWindow);
+                    Err(Errno::EBADFD)
+                }
+                (Some(outcome), _) => outcome,
+                (None, Waited::Timeout) => Err(Errno::ETIME),
+                (None, _) => Err(Errno::EINTR),
+            };
         }
     }
 
@@ -164,6 +175,11 @@ impl<H: Host> Ring<H> {
             }
             if cq.is_blocked() {
                 return Ok(Some(Err(Errno::EBUSY)));
+            }
+            if cq.stall == Stall::Process {
+                // This waiter's from here on, and no other's.
+                cq.stall = Stall::None;
+                return Ok(Some(Err(NEED_ENTER)));
             }
             if idle_ends {
                 // Whether a drain still runs does not matter: it publishes its head together with what it completed, under

@@ -150,7 +150,8 @@ pub trait Host: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// `EBADF` if there is none, if it is a ring, or if the caller is a worker that has no descriptors.
+    /// `EBADF` if there is none, or if it may not be kept by a ring; `EAGAIN` if this context has no descriptors to look in: the entry
+    /// then waits for an ENTER.
     fn file(&self, fd: i32) -> Result<Self::File, Errno>;
 
     /// Takes (or, with `None`, forgets) the eventfd that [`Notify::eventfd`] signals.

@@ -24,6 +24,12 @@ pub(crate) struct Issuing<H: Host> {
     file: Cell<Option<H::File>>,
 }
 
+/// What [`Host::file`] says where there are no descriptors to look in.
+const NOT_HERE: Errno = Errno::EAGAIN;
+
+/// What [`special`] says of an entry that has to be issued in another context. No result is this: errors are above -4096.
+pub(crate) const ELSEWHERE: i32 = i32::MIN + 2;
+
 /// The least result there is: -4095.
 pub(crate) const LEAST: i32 = 0i32.wrapping_sub(Errno::MAX);
 
@@ -80,6 +86,7 @@ pub(crate) fn special<H: Host>(ring: &Ring<H>, intake: &mut Intake, parsed: &Par
     }
     let res = match found(ring, &mut intake.op, parsed) {
         Ok(()) => issue(ring, intake),
+        Err(NOT_HERE) => return ELSEWHERE,
         Err(errno) => reject(ring, &intake.op, errno),
     };
     intake.op.payload.nr = 0;
@@ -91,16 +98,16 @@ pub(crate) fn special<H: Host>(ring: &Ring<H>, intake: &mut Intake, parsed: &Par
 
 /// Finds the bytes and the file that an operation is on.
 fn found<H: Host>(ring: &Ring<H>, op: &mut RawOp, parsed: &Parsed) -> Result<(), Errno> {
+    if parsed.target() && ring.driver.files() {
+        let file = accept::file(ring, parsed)?;
+        op.target = file.target();
+        ring.issuing.file.set(Some(file));
+    }
     if parsed.bytes() != Bytes::None {
         let pool = |index, off, len| widen(ring.pool).checked_add(ring.geometry.pool_offset(index, off, len)?);
         // SAFETY: a slice is writable for its length.
         let copy_in = |dst: &mut [u8], addr| unsafe { ring.host.copy_from_user(dst.as_mut_ptr(), addr, dst.len()) };
         accept::payload(parsed.bytes(), &op.sqe, &mut op.payload, pool, copy_in)?;
-    }
-    if parsed.target() && ring.driver.files() {
-        let file = accept::file(ring, parsed)?;
-        op.target = file.target();
-        ring.issuing.file.set(Some(file));
     }
     Ok(())
 }

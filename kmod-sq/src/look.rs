@@ -64,6 +64,7 @@ impl<H: Host> Ring<H> {
                 Stall::None => 0,
                 Stall::Slot => 1,
                 Stall::Request => 2,
+                Stall::Process => 3,
             },
             stats: cq.stats(),
             sq_head: cq.sq_head,

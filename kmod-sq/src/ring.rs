@@ -182,8 +182,10 @@ impl<H: Host> Ring<H> {
                 notify.waiters = true;
             }
             // A request is free again, and perhaps a slot: the drain goes on, by a worker.
-            let work = cq.stall != Stall::None;
-            cq.stall = Stall::None;
+            let work = matches!(cq.stall, Stall::Slot | Stall::Request);
+            if work {
+                cq.stall = Stall::None;
+            }
             Some((settled, notify, work))
         })?;
         if self.host.traces_completions() && !(settled.skip_success && res >= 0) {
@@ -236,15 +238,15 @@ impl<H: Host> Ring<H> {
         }
     }
 
-    /// Whether completions are there to reap, and from now on every batch wakes pollers. For `poll`, after it has put its caller
+    /// Whether completions are there to reap, or NEED_ENTER is set, and from now on every batch wakes pollers. For `poll`, after it has put its caller
     /// where [`Host::notify`] finds it.
     pub fn poll(&self) -> bool {
         let ready = self.cq.with(|cq| {
             cq.wake_pollers();
-            cq.look(&self.mem)
+            Ok(cq.look(&self.mem)? > 0 || cq.stall == Stall::Process)
         });
         match ready {
-            Ok(unreaped) => unreaped > 0,
+            Ok(ready) => ready,
             Err(out) => {
                 self.break_ring(out);
                 true

@@ -7,10 +7,10 @@ use sq_driver::abi::{RawOp, RawPayload};
 use sq_uapi::consts::{sq_state, sqe_flags};
 use sq_uapi::{Cqe, Fence, KernelMem, KernelWord, UserWord};
 
-use crate::cq::{CqeWords, OutOfWindow, Stall};
+use crate::cq::{CqeWords, OutOfWindow, Stall, cqe_words};
 use crate::drain::End;
 use crate::host::{Event, Host, Lock, Notify};
-use crate::issue::{Issuing, LEAST, issue, reject, special};
+use crate::issue::{ELSEWHERE, Issuing, LEAST, issue, reject, special};
 use crate::ix;
 use crate::parse::{Accepts, Parsed, is_bare};
 use crate::request::NONE;
@@ -45,8 +45,10 @@ pub(crate) struct Intake {
     /// What the opcodes and fields must satisfy.
     accepts: Accepted,
     /// The operation being issued. Between two of them all words of `op.sqe` but 0 and 4 are 0, which a bare entry
-    /// leaves as they are.
+    /// leaves as they are; but for a parked one.
     pub(crate) op: RawOp,
+    /// The entry at `head` is in `op.sqe` already: it was copied where it could not be issued.
+    parked: bool,
 }
 
 /// The table as this ring has it, and what follows from it for the shortest way.
@@ -81,6 +83,7 @@ impl Sq {
             skipped: 0,
             intake: Intake {
                 accepts: Accepted::new(accepts),
+                parked: false,
                 op: RawOp {
                     sqe: [0; 16],
                     ops: ptr::null(),
@@ -140,6 +143,10 @@ pub(crate) fn pass<H: Host>(ring: &Ring<H>, sq: &mut Sq, bound: u32) -> (u32, En
         if done >= most {
             break;
         }
+        if sq.intake.parked {
+            end = End::Elsewhere;
+            break;
+        }
         if sq.batched == BATCH {
             flush(ring, sq);
         }
@@ -150,8 +157,23 @@ pub(crate) fn pass<H: Host>(ring: &Ring<H>, sq: &mut Sq, bound: u32) -> (u32, En
     }
     ring.driver.commit();
     flush(ring, sq);
+    if end == End::Elsewhere {
+        leave_to_process(ring, sq);
+    }
     // Empty means: as of the look at the tail. Looking again is the next pass, or the submitter's next doorbell.
     (done, end)
+}
+
+/// WAIT-1: the next entry waits for an ENTER of the ring's own process, by whoever waits there or polls.
+#[cold]
+fn leave_to_process<H: Host>(ring: &Ring<H>, sq: &mut Sq) {
+    set_state(ring, sq, sq_state::NEED_ENTER);
+    let eventfd = ring.cq.with(|cq| {
+        cq.stall = Stall::Process;
+        cq.stats.stalls = cq.stats.stalls.wrapping_add(1);
+        cq.has_eventfd()
+    });
+    ring.host.notify(Notify { waiters: true, eventfd });
 }
 
 /// Consumes up to `most` entries, as long as there are slots for them and room in the batch, and until one completes later or
@@ -159,8 +181,12 @@ pub(crate) fn pass<H: Host>(ring: &Ring<H>, sq: &mut Sq, bound: u32) -> (u32, En
 ///
 /// The path of every entry: slot, snapshot, parsed entry, operation, completion. Made twice: `WIDE` is whether entries have 128
 /// bytes or completions 32, so that the ordinary ring need not ask at each entry.
+#[inline(always)]
 fn stretch<const WIDE: bool, H: Host>(ring: &Ring<H>, sq: &mut Sq, most: u32) -> u32 {
     let (wide, wide_cqe) = (WIDE && ring.geometry.sqe128, WIDE && ring.geometry.cqe32);
+    if sq.intake.parked {
+        return resume(ring, sq, wide, wide_cqe);
+    }
     let intake = &mut sq.intake;
     // The second half of a 128-byte entry counts too: no such entry is bare.
     let bare = if wide { 0 } else { intake.accepts.bare };
@@ -186,6 +212,10 @@ fn stretch<const WIDE: bool, H: Host>(ring: &Ring<H>, sq: &mut Sq, most: u32) ->
             }
             general(ring, intake, wide)
         };
+        if res == ELSEWHERE {
+            intake.parked = true;
+            break;
+        }
         head = head.wrapping_add(1);
         if res < LEAST {
             without = 1;
@@ -210,6 +240,31 @@ fn stretch<const WIDE: bool, H: Host>(ring: &Ring<H>, sq: &mut Sq, most: u32) ->
     consumed
 }
 
+/// Consumes the entry that was parked, from its private copy: it is not looked at in its slot again (SNAP-1).
+#[cold]
+fn resume<H: Host>(ring: &Ring<H>, sq: &mut Sq, wide: bool, wide_cqe: bool) -> u32 {
+    let [_, _, _, _, user_data, ..] = sq.intake.op.sqe;
+    let res = general(ring, &mut sq.intake, wide);
+    if res == ELSEWHERE {
+        return 0;
+    }
+    sq.intake.parked = false;
+    sq.head = sq.head.wrapping_add(1);
+    if res == SKIPPED {
+        sq.skipped = sq.skipped.wrapping_add(1);
+        return 1;
+    }
+    sq.stash = sq.stash.saturating_sub(1);
+    if res >= LEAST
+        && let Some(place) = sq.batch.get_mut(sq.batched)
+    {
+        let extra = if wide_cqe { core::mem::take(&mut sq.intake.op.extra) } else { [0; 2] };
+        *place = cqe_words(user_data, res, extra);
+        sq.batched = sq.batched.wrapping_add(1);
+    }
+    1
+}
+
 /// What [`general`] says of a success that nobody wants to hear of. No result is this: errors are above -4096.
 const SKIPPED: i32 = i32::MIN + 1;
 
@@ -223,6 +278,9 @@ fn general<H: Host>(ring: &Ring<H>, intake: &mut Intake, wide: bool) -> i32 {
         Ok(parsed) => special(ring, intake, &parsed),
         Err(errno) => reject(ring, &intake.op, errno),
     };
+    if res == ELSEWHERE {
+        return res;
+    }
     intake.op.sqe = [0; 16];
     if word0 & SKIP_SUCCESS != 0 && res >= 0 {
         intake.op.extra = [0; 2];

@@ -332,16 +332,16 @@ impl CompletionQueue {
         let words = self.consumer.pop(&self.shared.mem).or_else(|| {
             self.consumer.ready(&self.shared.mem);
             self.consumer.pop(&self.shared.mem)
-        })?;
+        });
         self.release();
-        Some(Completion::from_words(words))
+        words.map(Completion::from_words)
     }
 
     /// Gives the slots of what was taken out back.
     #[inline]
     fn release(&mut self) {
         if self.consumer.release(&self.shared.mem) {
-            // The ring waited for slots. If it is broken by now, the next submit says so.
+            // The ring waited for slots, or for this process. If it is broken by now, the next submit says so.
             let _ = self.shared.bell();
         }
     }

@@ -146,6 +146,7 @@ struct sq_cqe32 {
 #define SQ_SQ_NEED_WAKEUP	(1U << 0)	/* ring after publishing entries */
 #define SQ_SQ_CQ_BLOCKED	(1U << 16)	/* ring after reaping */
 #define SQ_SQ_DRAIN_WAIT	(1U << 17)	/* an SQ_IO_DRAIN entry waits */
+#define SQ_SQ_NEED_ENTER	(1U << 18)	/* the next entry needs its own process: ring, or wait by ENTER */
 
 /*
  * cq_flags, written by the reaper

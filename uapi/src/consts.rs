@@ -156,6 +156,8 @@ pub mod sq_state {
     pub const CQ_BLOCKED: u32 = 1 << 16;
     /// An `IO_DRAIN` entry waits for earlier requests.
     pub const DRAIN_WAIT: u32 = 1 << 17;
+    /// The next entry can only be issued in the ring's own process: ring the doorbell, or wait by ENTER.
+    pub const NEED_ENTER: u32 = 1 << 18;
 }
 
 /// `cq_flags`, written by the reaper.

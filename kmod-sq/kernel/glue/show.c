@@ -8,7 +8,7 @@
 #include "glue.h"
 
 static const char *const sq_modes[] = { "caller", "worker", "poll" };
-static const char *const sq_stalls[] = { "no", "for completion slots", "for requests" };
+static const char *const sq_stalls[] = { "no", "for completion slots", "for requests", "for an ENTER" };
 
 /* Takes no lock that a request may hold, but by chance. */
 void sq_show_home(struct seq_file *m, struct sq_home *home)

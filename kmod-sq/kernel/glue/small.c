@@ -63,9 +63,9 @@ struct file *sq_file_get(s32 fd)
 
 	if (fd < 0)
 		return ERR_PTR(-EBADF);
-	/* A worker has no descriptors of the ring's process, and its own are none of the ring's business. */
+	/* A worker has no descriptors of the ring's process: the entry waits for one who has. */
 	if (current->flags & PF_KTHREAD)
-		return ERR_PTR(-EBADF);
+		return ERR_PTR(-EAGAIN);
 	file = fget(fd);
 	if (!file)
 		return ERR_PTR(-EBADF);

@@ -47,16 +47,16 @@ impl Consumer {
     }
 
     /// Gives the slots of what was read back, once for the batch (IDX-4). Returns whether the doorbell has to be rung because
-    /// entries wait for slots (CQ-2).
+    /// entries wait for slots (CQ-2), or for this process (WAIT-1).
     #[inline]
     pub fn release<M: UserMem>(&mut self, mem: &M) -> bool {
         if self.head == self.published {
-            return false;
+            return mem.load_kernel(KernelWord::SqState) & sq_state::NEED_ENTER != 0;
         }
         mem.store_user(UserWord::CqHead, self.head);
         self.published = self.head;
         // Either this sees CQ_BLOCKED, or the drain owner, after its own fence, sees the head.
         mem.user_fence(Fence::BlockedUser);
-        mem.load_kernel(KernelWord::SqState) & sq_state::CQ_BLOCKED != 0
+        mem.load_kernel(KernelWord::SqState) & (sq_state::CQ_BLOCKED | sq_state::NEED_ENTER) != 0
     }
 }

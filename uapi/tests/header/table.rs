@@ -151,7 +151,7 @@ impl Table {
         constants!(self, register_op, "SQ_", "IORING_": UNREGISTER_FILES UNREGISTER_EVENTFD);
         constants!(self, register_op, "SQ_REGISTER_", own: ALLOW_OPCODES);
         constants!(self, sq_state, "SQ_SQ_", "IORING_SQ_": NEED_WAKEUP);
-        constants!(self, sq_state, "SQ_SQ_", own: CQ_BLOCKED DRAIN_WAIT);
+        constants!(self, sq_state, "SQ_SQ_", own: CQ_BLOCKED DRAIN_WAIT NEED_ENTER);
         constants!(self, cq_flags, "SQ_CQ_", "IORING_CQ_": EVENTFD_DISABLED);
         constants!(self, limit, "SQ_MAX_", own:
             SQ_ENTRIES CQ_ENTRIES INFLIGHT COMMANDS IOV FILES BUFS BUF_BYTES POOL_BYTES TRANSFER_BYTES);

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! WAIT-1, SEC-3: an entry with a plain descriptor, met by a worker of a caller-driven ring, waits for the ring's own process.
+#![cfg(not(loom))]
+
+use std::sync::{Mutex, PoisonError};
+
+use liburing_shm::ring::{Consumer, Producer};
+use sq_conformance::checkers::hostile::HostileMem;
+use sq_conformance::checkers::hostile_host::{HostileHost, hostile_ring};
+use sq_driver::{Driver, Issued, Op, Opcodes, Request, RequestId};
+use sq_uapi::consts::{enter_flags, op, sq_state};
+use sq_uapi::{Errno, KernelWord, Sqe, SqEnter, SqSetup, UserMem};
+
+/// Takes every operation, and ends it when told.
+struct Holder(Mutex<Vec<Request>>);
+
+impl Driver for Holder {
+    const NAME: &'static core::ffi::CStr = c"holder";
+    const OPCODES: Opcodes = Opcodes::NONE.with(op::FSYNC);
+    const FILES: bool = true;
+
+    fn issue<'op>(&self, op: Op<'op>) -> Issued<'op> {
+        let (request, issued) = op.defer();
+        self.held().push(request);
+        issued
+    }
+
+    fn cancel(&self, _: RequestId) {}
+}
+
+impl Holder {
+    fn held(&self) -> std::sync::MutexGuard<'_, Vec<Request>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end_one(&self) {
+        self.held().pop().expect("one is held").complete(Ok(0));
+    }
+}
+
+fn fsync(user_data: u64) -> [u64; 8] {
+    Sqe { opcode: op::FSYNC, fd: 3, user_data, ..Sqe::from_words([0; 8]) }.to_words()
+}
+
+fn state(mem: &HostileMem) -> u32 {
+    mem.load_kernel(KernelWord::SqState)
+}
+
+#[test]
+fn wait1_sec3_a_worker_leaves_plain_descriptors_to_the_process() {
+    static HOLDER: Holder = Holder(Mutex::new(Vec::new()));
+    let setup = SqSetup { sq_entries: 4, cq_entries: 4, max_inflight: 1, ..SqSetup::default() };
+    let setup = SqSetup { size: size_of::<SqSetup>() as u32, ..setup };
+    let (ring, mem) = hostile_ring(&setup, &HOLDER, Box::new(|_, _: &mut _| {})).unwrap();
+    mem.may_park();
+    let (mut producer, mut consumer) = (Producer::new(4, false), Consumer::new());
+    for n in 1..=3 {
+        producer.push(&mem, fsync(n)).unwrap();
+    }
+    producer.publish(&mem);
+    assert_eq!(ring.doorbell(), Ok(1), "there is one request");
+
+    // Its completion has a worker go on, which cannot look the next descriptor up.
+    HOLDER.end_one();
+    HostileHost::run_worker(&ring);
+    assert_eq!((HOLDER.held().len(), state(&mem)), (0, sq_state::NEED_ENTER));
+    assert!(ring.poll(), "whoever polls is told");
+    assert!(!consumer.release(&mem) || consumer.ready(&mem) == 1, "a reaper of nothing rings");
+    assert!(consumer.release(&mem), "so that nobody sleeps for ever");
+
+    // The entry was copied by the worker: what is in its slot now is another one's (SNAP-1).
+    mem.write_sqe(1, fsync(99));
+    assert_eq!(ring.doorbell(), Ok(1));
+    HOLDER.end_one();
+    HostileHost::run_worker(&ring);
+    assert_eq!((HOLDER.held().len(), state(&mem)), (0, sq_state::NEED_ENTER));
+
+    // WAIT-1: a waiter drains, too.
+    let mut enter = SqEnter { min_complete: 3, flags: enter_flags::TIMEOUT, timeout_ns: 1, ..SqEnter::default() };
+    enter.size = size_of::<SqEnter>() as u32;
+    ring.enter(&mut enter).unwrap();
+    assert_eq!(enter.wait_result, Errno::ETIME.to_res());
+    HOLDER.end_one();
+    assert_eq!(state(&mem), sq_state::NEED_WAKEUP);
+
+    consumer.ready(&mem);
+    let done: Vec<_> = std::iter::from_fn(|| consumer.pop(&mem)).map(|[user_data, res, ..]| (user_data, res)).collect();
+    assert_eq!(done, [(1, 0), (2, 0), (3, 0)]);
+    assert!(ring.balanced(), "CQ-5");
+}
