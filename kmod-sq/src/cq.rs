@@ -131,7 +131,7 @@ impl<H: Host> Cq<H> {
         // At most a batch.
         let count = u32::try_from(completions.len()).unwrap_or(0);
         debug_assert!(self.reserved >= count, "CQ-5");
-        self.reserved = self.reserved.saturating_sub(count);
+        self.reserved = self.reserved.wrapping_sub(count);
         self.tail = self.tail.wrapping_add(count);
         self.stats.completions = self.stats.completions.wrapping_add(count.into());
     }

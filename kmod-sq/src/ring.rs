@@ -96,7 +96,7 @@ impl<H: Host> Ring<H> {
             slots: H::array(crate::ix(count), Slot::new)?,
             cq: H::Lock::new(Cq::new(geometry.cq_entries, Requests::new(count)?)),
             files: H::Lock::new(Files::default()),
-            sq: OwnedCell::new(Sq::new(Accepts::new(driver.opcodes(), driver.files()))),
+            sq: OwnedCell::new(Sq::new(Accepts::new(driver.opcodes(), driver.files()), &Issuing::<H>::OPS)),
             issuing: Issuing::new(),
             drain: AtomicU32::new(crate::drain::FREE),
             allowed: AtomicU64::new(u64::MAX),

@@ -3,14 +3,14 @@
 
 use core::ptr;
 
-use sq_driver::abi::{RawOp, RawPayload};
+use sq_driver::abi::{OpOps, RawOp, RawPayload};
 use sq_uapi::consts::{sq_state, sqe_flags};
 use sq_uapi::{Cqe, Fence, KernelMem, KernelWord, UserWord};
 
 use crate::cq::{CqeWords, OutOfWindow, Stall, cqe_words};
 use crate::drain::End;
 use crate::host::{Event, Host, Lock, Notify};
-use crate::issue::{ELSEWHERE, Issuing, LEAST, issue, reject, special};
+use crate::issue::{ELSEWHERE, LEAST, issue, reject, special};
 use crate::ix;
 use crate::parse::{Accepts, Parsed, is_bare};
 use crate::request::NONE;
@@ -71,7 +71,7 @@ impl Sq {
         self.intake.accepts = Accepted::new(table);
     }
 
-    pub(crate) fn new(accepts: Accepts) -> Self {
+    pub(crate) fn new(accepts: Accepts, ops: &'static OpOps) -> Self {
         Self {
             head: 0,
             stash: 0,
@@ -86,7 +86,7 @@ impl Sq {
                 parked: false,
                 op: RawOp {
                     sqe: [0; 16],
-                    ops: ptr::null(),
+                    ops,
                     framework: ptr::null(),
                     target: 0,
                     extra: [0; 2],
@@ -120,7 +120,6 @@ pub(crate) fn pass<H: Host>(ring: &Ring<H>, sq: &mut Sq, bound: u32) -> (u32, En
         return (0, End::Stopped);
     }
     sq.intake.op.framework = ptr::from_ref(ring).cast();
-    sq.intake.op.ops = &Issuing::<H>::OPS;
     let most = span.min(bound);
     let mut done = 0u32;
     let mut end = if most == span { End::Empty } else { End::Bound };
@@ -296,7 +295,7 @@ fn flush<H: Host>(ring: &Ring<H>, sq: &mut Sq) {
     let (notify, broken) = ring.cq.with(|cq| {
         let mut notify = Notify::default();
         if sq.batched > 0 {
-            cq.post(&ring.mem, sq.batch.get(..sq.batched).unwrap_or(&[]));
+            cq.post(&ring.mem, sq.batch.get(..sq.batched.min(BATCH)).unwrap_or(&[]));
             notify = cq.publish(&ring.mem);
         }
         let stats = &mut cq.stats;

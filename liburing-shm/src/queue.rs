@@ -321,10 +321,11 @@ impl CompletionQueue {
     /// Takes out what is there now. The slots go back to the kernel side, all at once, when the iterator is dropped.
     #[inline]
     pub fn reap(&mut self) -> Reap<'_> {
-        self.consumer.ready(&self.shared.mem);
         // SAFETY: the iterator borrows this half, which keeps the mappings.
         let mem = unsafe { self.shared.mem.copy() };
-        Reap { consumer: self.consumer.clone(), mem, queue: self }
+        let mut consumer = self.consumer.clone();
+        consumer.ready(&mem);
+        Reap { consumer, mem, queue: self }
     }
 
     /// Takes out one completion. Its slot goes back at once, since nobody knows whether its taker comes again.

@@ -9,7 +9,7 @@ use sq_conformance::checkers::hostile::HostileMem;
 use sq_conformance::checkers::hostile_host::{HostileHost, hostile_ring};
 use sq_driver::{Driver, Issued, Op, Opcodes, Request, RequestId};
 use sq_uapi::consts::{enter_flags, op, sq_state};
-use sq_uapi::{Errno, KernelWord, Sqe, SqEnter, SqSetup, UserMem};
+use sq_uapi::{Errno, KernelWord, SqEnter, SqSetup, Sqe, UserMem};
 
 /// Takes every operation, and ends it when told.
 struct Holder(Mutex<Vec<Request>>);

@@ -40,13 +40,13 @@ static struct sq_home *sq_home_of(struct file *file)
 }
 
 /* Without arg: the doorbell. */
-static inline long sq_ring_do(struct sq_ring *ring, u32 cmd, u8 *arg, size_t len)
+static __always_inline long sq_ring_do(struct sq_ring *ring, u32 cmd, u8 *arg, size_t len)
 {
 	return arg ? sq_ring_call(ring, cmd, arg, len) : sq_ring_doorbell(ring);
 }
 
 /* LIFE-3: one mm, and whatever the calling thread has become since, the ring's credentials. */
-static inline long sq_call_owned(struct sq_home *home, u32 cmd, u8 *arg, size_t len)
+static __always_inline long sq_call_owned(struct sq_home *home, u32 cmd, u8 *arg, size_t len)
 {
 	const struct cred *cred;
 	long ret;
@@ -87,7 +87,7 @@ static long sq_enable(struct sq_home *home, u8 *arg, size_t len)
 }
 
 /* One call at a time, since its owner may change. Nobody waits: a stranger's call may take for ever. */
-static long sq_call_disabled(struct sq_home *home, u32 cmd, u8 *arg, size_t len)
+static noinline long sq_call_disabled(struct sq_home *home, u32 cmd, u8 *arg, size_t len)
 {
 	long ret;
 
@@ -102,7 +102,7 @@ static long sq_call_disabled(struct sq_home *home, u32 cmd, u8 *arg, size_t len)
 	return ret;
 }
 
-static long sq_call(struct sq_home *home, u32 cmd, u8 *arg, size_t len)
+static __always_inline long sq_call(struct sq_home *home, u32 cmd, u8 *arg, size_t len)
 {
 	if (unlikely(smp_load_acquire(&home->disabled)))
 		return sq_call_disabled(home, cmd, arg, len);

@@ -47,7 +47,8 @@ unsafe impl Ioctl for Call<'_> {
     }
 
     unsafe fn output_from_ptr(out: IoctlOutput, _: *mut c_void) -> rustix::io::Result<u32> {
-        Ok(out.unsigned_abs())
+        // A call that succeeds returns a count.
+        Ok(out.cast_unsigned())
     }
 }
 
