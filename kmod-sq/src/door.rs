@@ -175,7 +175,7 @@ impl Doors {
     }
 
     /// From the snapshot to the driver's answer.
-    #[inline]
+    #[inline(always)]
     fn start<C: Caller>(
         &self,
         op: &mut RawOp,

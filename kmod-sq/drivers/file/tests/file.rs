@@ -12,7 +12,7 @@ use std::process::Command;
 
 use common::{BOTH, BUFFER, Bench, NONE, Random, file, named_file, on_device, scratch, skip, target};
 use liburing_shm::opcode::{Fsync, LentFd, Read, ReadFixed, Readv, Target, Write, WriteFixed, Writev};
-use liburing_shm::{Entry, Errno, FsyncFlags, RawEntry, SqeFlags};
+use liburing_shm::{Backend, Entry, Errno, FsyncFlags, RawEntry, Ring, SqeFlags};
 use sq_uapi::SqIovec;
 
 fn errno(error: &io::Error) -> Errno {
@@ -374,6 +374,30 @@ fn a_full_queue() {
     bench.0.submit().unwrap();
     let done = bench.reap(64);
     assert!(done.iter().all(|completion| completion.result() == Ok(BLOCK as u32)));
+    let mut all = vec![0u8; content.len()];
+    f.read_exact_at(&mut all, 0).unwrap();
+    assert!(all == content);
+}
+
+/// More than the ring has requests for, by plain descriptors: a worker takes the queue over, and cannot look them up (WAIT-1, SEC-3).
+#[test]
+fn wait1_plain_descriptors_and_few_requests() {
+    let backend = if on_device() {
+        Backend::device("/dev/sqfile")
+    } else {
+        Backend::embedded(sq_file::File::in_process()).unwrap()
+    };
+    let mut bench = Bench(Ring::builder(64).max_inflight(2).build(&backend).unwrap());
+    let f = file(&[]);
+    let content = Random(12).bytes(64);
+    for (index, byte) in content.chunks(1).enumerate() {
+        let write = Write::new(target(&f), byte.as_ptr(), 1).offset(index as u64).build();
+        // SAFETY: `content` stays until the completions have been reaped below.
+        unsafe { bench.0.submission().push_raw(write.user_data(index as u64).flags(SqeFlags::ASYNC)) }.unwrap();
+    }
+    bench.0.submit().unwrap();
+    let done = bench.reap(64);
+    assert!(done.iter().all(|completion| completion.result() == Ok(1)), "{done:?}");
     let mut all = vec![0u8; content.len()];
     f.read_exact_at(&mut all, 0).unwrap();
     assert!(all == content);
