@@ -136,36 +136,35 @@ impl<H: Host> Cq<H> {
         self.stats.completions = self.stats.completions.wrapping_add(count.into());
     }
 
-    /// Makes what was posted visible, once a batch (IDX-4), and says whom to wake. It looks neither at `cq_head` nor at
-    /// emptiness (BELL-4).
+    /// Makes what was posted visible, once a batch (IDX-4).
     #[inline]
-    pub(crate) fn publish(&mut self, mem: &H::Mem) -> Notify {
+    pub(crate) fn publish(&mut self, mem: &H::Mem) {
         mem.store_kernel(KernelWord::CqTail, self.tail);
-        if self.watched { self.whom(mem) } else { Notify::default() }
+    }
+
+    /// Whom to wake after completions were `posted`, and those who wait for the ring to be idle if they have to `look_idle`. It looks
+    /// neither at `cq_head` nor at emptiness (BELL-4).
+    #[inline]
+    pub(crate) fn whom(&mut self, mem: &H::Mem, posted: bool, look_idle: bool) -> Notify {
+        if self.watched { self.watchers(mem, posted, look_idle) } else { Notify::default() }
     }
 
     #[inline(never)]
-    fn whom(&mut self, mem: &H::Mem) -> Notify {
-        let due = self.wake_at.is_some_and(|at| self.tail.wrapping_sub(at).cast_signed() >= 0);
-        if due {
-            self.wake_at = None;
-            self.stats.wakeups = self.stats.wakeups.wrapping_add(1);
+    fn watchers(&mut self, mem: &H::Mem, posted: bool, look_idle: bool) -> Notify {
+        let mut notify = Notify::default();
+        if posted {
+            let due = self.wake_at.is_some_and(|at| self.tail.wrapping_sub(at).cast_signed() >= 0);
+            if due {
+                self.wake_at = None;
+                self.stats.wakeups = self.stats.wakeups.wrapping_add(1);
+            }
+            let eventfd = self.eventfd && mem.load_user(UserWord::CqFlags) & cq_flags::EVENTFD_DISABLED == 0;
+            notify = Notify { waiters: due || self.polled, eventfd };
         }
-        let eventfd = self.eventfd && mem.load_user(UserWord::CqFlags) & cq_flags::EVENTFD_DISABLED == 0;
-        let notify = Notify { waiters: due || self.polled, eventfd };
+        // They are forgotten: those who go on waiting say so again.
+        notify.waiters |= look_idle && core::mem::take(&mut self.idle_waiter);
         self.watch();
         notify
-    }
-
-    /// Whether those who wait for the ring to be idle have to look again. They are then forgotten.
-    #[inline]
-    pub(crate) fn stir_idle_waiters(&mut self) -> bool {
-        if !self.watched {
-            return false;
-        }
-        let waiting = core::mem::take(&mut self.idle_waiter);
-        self.watch();
-        waiting
     }
 
     fn watch(&mut self) {
@@ -185,7 +184,7 @@ impl<H: Host> Cq<H> {
         }
     }
 
-    /// Has [`Cq::publish`] wake once `unreaped` completions are there. For waiters, who then sleep.
+    /// Has [`Cq::whom`] name waiters once `unreaped` completions are there. For waiters, who then sleep.
     pub(crate) fn wake_when(&mut self, unreaped: u32) {
         let at = self.head.wrapping_add(unreaped);
         let earlier = self.wake_at.is_none_or(|old| at.wrapping_sub(old).cast_signed() < 0);
@@ -195,7 +194,7 @@ impl<H: Host> Cq<H> {
         self.watch();
     }
 
-    /// Has [`Cq::stir_idle_waiters`] say yes once.
+    /// Has [`Cq::whom`] name waiters once, when they have to look.
     pub(crate) fn wake_when_idle(&mut self) {
         self.idle_waiter = true;
         self.watch();

@@ -170,17 +170,16 @@ impl<H: Host> Ring<H> {
     pub(crate) fn settle(&self, index: u32, res: i32, extra: [u64; 2]) -> Option<RingRef<H>> {
         let (settled, notify, work) = self.cq.with(|cq| {
             let settled = cq.requests.settle(index)?;
-            let mut notify = Notify::default();
-            if settled.skip_success && res >= 0 {
+            let quiet = settled.skip_success && res >= 0;
+            if quiet {
                 cq.unreserve();
                 cq.stats.skipped = cq.stats.skipped.wrapping_add(1);
             } else {
                 cq.post(&self.mem, &[cqe_words(settled.user_data, res, extra)]);
-                notify = cq.publish(&self.mem);
+                cq.publish(&self.mem);
             }
-            if cq.requests.inflight() == 0 && cq.stir_idle_waiters() {
-                notify.waiters = true;
-            }
+            let idle = cq.requests.inflight() == 0;
+            let notify = cq.whom(&self.mem, !quiet, idle);
             // A request is free again, and perhaps a slot: the drain goes on, by a worker.
             let work = matches!(cq.stall, Stall::Slot | Stall::Request);
             if work {

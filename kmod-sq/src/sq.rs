@@ -293,10 +293,9 @@ fn general<H: Host>(ring: &Ring<H>, intake: &mut Intake, wide: bool) -> i32 {
 fn flush<H: Host>(ring: &Ring<H>, sq: &mut Sq) {
     ring.mem.store_kernel(KernelWord::SqHead, sq.head);
     let (notify, broken) = ring.cq.with(|cq| {
-        let mut notify = Notify::default();
         if sq.batched > 0 {
             cq.post(&ring.mem, sq.batch.get(..sq.batched.min(BATCH)).unwrap_or(&[]));
-            notify = cq.publish(&ring.mem);
+            cq.publish(&ring.mem);
         }
         let stats = &mut cq.stats;
         stats.entries = stats.entries.wrapping_add(sq.head.wrapping_sub(cq.sq_head).into());
@@ -306,7 +305,7 @@ fn flush<H: Host>(ring: &Ring<H>, sq: &mut Sq) {
             stats.skipped = stats.skipped.wrapping_add(core::mem::take(&mut sq.skipped));
         }
         cq.sq_head = sq.head;
-        notify.waiters |= cq.stir_idle_waiters();
+        let notify = cq.whom(&ring.mem, sq.batched > 0, true);
         let mut broken = None;
         if ix(sq.stash) < BATCH {
             match cq.look(&ring.mem) {

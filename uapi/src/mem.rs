@@ -91,6 +91,7 @@ pub trait KernelMem {
 }
 
 /// [`KernelMem::write_cqes`], one by one.
+#[inline(never)]
 pub(crate) fn write_each<M: KernelMem + ?Sized>(mem: &M, mut index: u32, cqes: &[[u64; 4]]) {
     for words in cqes {
         mem.write_cqe(index, *words);
