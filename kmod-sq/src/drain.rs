@@ -109,7 +109,14 @@ impl<H: Host> Ring<H> {
                 continue;
             }
             match owner.release() {
-                None => break,
+                None => {
+                    if end == End::Elsewhere {
+                        // Now that the drain is free for whoever comes.
+                        let eventfd = self.cq.with(|cq| cq.has_eventfd());
+                        self.host.notify(Notify { waiters: true, eventfd });
+                    }
+                    break;
+                }
                 Some(back) if bound > 0 => owner = back,
                 Some(back) => {
                     back.abandon();

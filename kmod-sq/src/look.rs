@@ -34,7 +34,7 @@ pub struct Look {
     pub cq_tail: u32,
     /// Completion slots that are promised.
     pub reserved: u32,
-    /// Entries wait: 0 they do not, 1 for a completion slot, 2 for a request.
+    /// Entries wait: 0 they do not, 1 for a completion slot, 2 for a request, 3 for an ENTER.
     pub stall: u32,
     /// The counters.
     pub stats: SqStats,

@@ -66,6 +66,7 @@ impl<H: Host> Ring<H> {
                 idle_since = None;
                 continue;
             }
+            // Elsewhere does not happen: this mode takes no plain descriptors.
             if matches!(end, End::Stalled | End::Elsewhere) {
                 // Whoever frees a slot or a request calls Host::work; until then there is nothing to poll for.
                 return leave(owner, Polled::Sleep);

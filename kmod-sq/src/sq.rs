@@ -163,16 +163,15 @@ pub(crate) fn pass<H: Host>(ring: &Ring<H>, sq: &mut Sq, bound: u32) -> (u32, En
     (done, end)
 }
 
-/// WAIT-1: the next entry waits for an ENTER of the ring's own process, by whoever waits there or polls.
+/// WAIT-1: says that the next entry waits for an ENTER of the ring's own process. Whoever waits there or polls is woken when the
+/// drain is free.
 #[cold]
 fn leave_to_process<H: Host>(ring: &Ring<H>, sq: &mut Sq) {
     set_state(ring, sq, sq_state::NEED_ENTER);
-    let eventfd = ring.cq.with(|cq| {
+    ring.cq.with(|cq| {
         cq.stall = Stall::Process;
         cq.stats.stalls = cq.stats.stalls.wrapping_add(1);
-        cq.has_eventfd()
     });
-    ring.host.notify(Notify { waiters: true, eventfd });
 }
 
 /// Consumes up to `most` entries, as long as there are slots for them and room in the batch, and until one completes later or
@@ -248,6 +247,12 @@ fn resume<H: Host>(ring: &Ring<H>, sq: &mut Sq, wide: bool, wide_cqe: bool) -> u
         return 0;
     }
     sq.intake.parked = false;
+    ring.cq.with(|cq| {
+        if cq.stall == Stall::Process {
+            cq.stall = Stall::None;
+        }
+    });
+    set_state(ring, sq, sq_state::NEED_WAKEUP);
     sq.head = sq.head.wrapping_add(1);
     if res == SKIPPED {
         sq.skipped = sq.skipped.wrapping_add(1);

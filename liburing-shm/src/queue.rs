@@ -42,6 +42,11 @@ impl Shared {
         self.setup.flags & flag != 0
     }
 
+    /// A doorbell failed: the next submit rings for what was published, too.
+    pub(crate) fn owe(&self) {
+        self.owed.store(true, Ordering::Relaxed);
+    }
+
     /// The bare doorbell.
     pub(crate) fn bell(&self) -> Result<(), Errno> {
         self.rung.fetch_add(1, Ordering::Relaxed);
@@ -315,7 +320,12 @@ pub struct CompletionQueue {
 impl CompletionQueue {
     /// Completions that are there to reap.
     pub fn ready(&mut self) -> u32 {
-        self.consumer.ready(&self.shared.mem)
+        let ready = self.consumer.ready(&self.shared.mem);
+        if ready == 0 {
+            // Whoever polls may have been told of an entry that waits for this process.
+            self.release();
+        }
+        ready
     }
 
     /// Takes out what is there now. The slots go back to the kernel side, all at once, when the iterator is dropped.
@@ -325,6 +335,7 @@ impl CompletionQueue {
         let mem = unsafe { self.shared.mem.copy() };
         let mut consumer = self.consumer.clone();
         consumer.ready(&mem);
+        self.consumer.pass(&consumer);
         Reap { consumer, mem, queue: self }
     }
 
@@ -373,7 +384,8 @@ impl<'a> IntoIterator for &'a mut CompletionQueue {
     }
 }
 
-/// The completions that were there when it was made. If it is leaked, they are there still.
+/// The completions that were there when it was made. If it is leaked, those that it has not handed out are lost, and none is seen
+/// twice; their slots go back with the next ones.
 #[derive(Debug)]
 pub struct Reap<'a> {
     /// Its own until it is dropped, and beside it the memory: in a loop both are at hand.

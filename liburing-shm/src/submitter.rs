@@ -70,7 +70,11 @@ impl Submitter {
         let mut enter = wait.0;
         shared.rung.fetch_add(1, Ordering::Relaxed);
         let call = |errno| Error::Call { what: "enter", errno };
-        shared.door.call(ioctl::ENTER, bytes_of_mut(&mut enter)).map_err(call)?;
+        let called = shared.door.call(ioctl::ENTER, bytes_of_mut(&mut enter));
+        if called.is_err() {
+            shared.owe();
+        }
+        called.map_err(call)?;
         Errno::from_res(enter.wait_result).map_err(|errno| Error::Call { what: "wait", errno })?;
         Ok(enter.consumed)
     }

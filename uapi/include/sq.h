@@ -351,7 +351,7 @@ struct sq_stats {
 	__aligned_u64	completions;	/* out: completions posted */
 	__aligned_u64	skipped;	/* out: successes that posted none */
 	__aligned_u64	doorbells;	/* out: ENTER calls */
-	__aligned_u64	stalls;		/* out: drains stopped for want of a slot or request */
+	__aligned_u64	stalls;		/* out: drains stopped for want of a slot, a request or an ENTER */
 	__aligned_u64	wakeups;	/* out: waiters woken for completions */
 	__aligned_u64	inflight;	/* out: requests in flight now */
 	__aligned_u64	rejected_invalid;	/* out: of rejected: malformed, EINVAL */

@@ -53,9 +53,10 @@ pub struct Mapped {
     cqe_bytes: usize,
 }
 
-// SAFETY: the pointers are to shared mappings that outlive the value (contract of `new`); all access is atomic.
+// SAFETY: the pointers are to shared mappings that outlive the value (contract of `new`). All access is atomic, but for what
+// `write_sqe` and `write_sqe_tail` write: no other thread touches those slots then, by the same contract.
 unsafe impl Send for Mapped {}
-// SAFETY: as above: every method takes &self and performs only atomic accesses.
+// SAFETY: as above.
 unsafe impl Sync for Mapped {}
 
 impl Mapped {

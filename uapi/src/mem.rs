@@ -105,7 +105,7 @@ pub trait UserMem {
     fn load_kernel(&self, word: KernelWord) -> u32;
     /// Stores a word that only this half writes.
     fn store_user(&self, word: UserWord, value: u32);
-    /// Writes the first 64 bytes of the entry at free-running `index`.
+    /// Writes the first 64 bytes of the entry at free-running `index`, which is not published: one thread at a time.
     fn write_sqe(&self, index: u32, words: [u64; 8]);
     /// Writes the last 64 bytes of a 128-byte entry; does nothing on a ring with 64-byte entries.
     fn write_sqe_tail(&self, index: u32, words: [u64; 8]);

@@ -92,7 +92,7 @@ static noinline long sq_call_disabled(struct sq_home *home, u32 cmd, u8 *arg, si
 	long ret;
 
 	if (!mutex_trylock(&home->enable_lock))
-		return -EBUSY;
+		return -EAGAIN;
 	if (home->disabled && cmd == SQ_IOC_REGISTER && len >= sizeof(struct sq_register) &&
 	    ((struct sq_register *)arg)->op == SQ_REGISTER_ENABLE_RINGS)
 		ret = sq_enable(home, arg, len);

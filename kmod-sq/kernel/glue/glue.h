@@ -106,6 +106,16 @@ struct sq_file {
 	struct sq_pool		*pool;		/* set once; null: no io_uring command yet */
 };
 
+static inline void sq_timer_init(struct hrtimer *timer, enum hrtimer_restart (*fires)(struct hrtimer *))
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
+	hrtimer_init(timer, CLOCK_MONOTONIC, HRTIMER_MODE_ABS);
+	timer->function = fires;
+#else
+	hrtimer_setup(timer, fires, CLOCK_MONOTONIC, HRTIMER_MODE_ABS);
+#endif
+}
+
 /* --- home.c --- */
 int sq_homes_init(void);
 void sq_homes_exit(void);

@@ -128,12 +128,7 @@ struct sq_home *sq_home_new(struct sq_device *device)
 	raw_spin_lock_init(&home->alarm_lock);
 	mutex_init(&home->enable_lock);
 	home->alarm_at = U64_MAX;
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
-	hrtimer_init(&home->alarm, CLOCK_MONOTONIC, HRTIMER_MODE_ABS);
-	home->alarm.function = sq_alarm_fires;
-#else
-	hrtimer_setup(&home->alarm, sq_alarm_fires, CLOCK_MONOTONIC, HRTIMER_MODE_ABS);
-#endif
+	sq_timer_init(&home->alarm, sq_alarm_fires);
 	INIT_WORK(&home->drain_work, sq_drain_work);
 	INIT_WORK(&home->alarm_work, sq_alarm_work);
 	INIT_WORK(&home->free_work, sq_free_work);

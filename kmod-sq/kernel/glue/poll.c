@@ -21,6 +21,7 @@
 #include <linux/rcupdate.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/task.h>
+#include <linux/nospec.h>
 
 #include "glue.h"
 
@@ -126,8 +127,13 @@ int sq_poll_new(struct sq_home *home, s64 cpu)
 	struct task_struct *thread;
 
 	/* The caller's own mask: cpusets are in it. */
-	if (cpu >= 0 && (cpu >= nr_cpu_ids || !cpu_online(cpu) || !cpumask_test_cpu(cpu, current->cpus_ptr)))
+	if (cpu >= (s64)nr_cpu_ids)
 		return -EINVAL;
+	if (cpu >= 0) {
+		cpu = array_index_nospec(cpu, nr_cpu_ids);
+		if (!cpu_online(cpu) || !cpumask_test_cpu(cpu, current->cpus_ptr))
+			return -EINVAL;
+	}
 	if (atomic_inc_return(&sq_poll_count) > READ_ONCE(poll_threads)) {
 		atomic_dec(&sq_poll_count);
 		return -EAGAIN;

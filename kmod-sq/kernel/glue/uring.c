@@ -154,8 +154,7 @@ static enum hrtimer_restart sq_task_fires(struct hrtimer *timer)
 
 void sq_task_start_timer(struct sq_task *task, u64 at_ns)
 {
-	hrtimer_init(&task->timer, CLOCK_MONOTONIC, HRTIMER_MODE_ABS);
-	task->timer.function = sq_task_fires;
+	sq_timer_init(&task->timer, sq_task_fires);
 	task->timed = true;
 	/* 292 years from boot: that is never. */
 	if (at_ns < KTIME_MAX)

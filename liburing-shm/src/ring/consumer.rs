@@ -46,6 +46,12 @@ impl Consumer {
         Some(words)
     }
 
+    /// Counts as read all that `other`, a copy of this, has found.
+    #[inline]
+    pub(crate) fn pass(&mut self, other: &Self) {
+        self.head = other.tail;
+    }
+
     /// Gives the slots of what was read back, once for the batch (IDX-4). Returns whether the doorbell has to be rung because
     /// entries wait for slots (CQ-2), or for this process (WAIT-1).
     #[inline]

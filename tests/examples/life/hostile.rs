@@ -83,12 +83,12 @@ fn summing_up(stop: &AtomicU32) -> Outcome {
 /// What a wild call may answer: an error that it documents, never EIO or a wait.
 fn sane(what: &str, result: Res) -> Outcome {
     use libc::{
-        E2BIG, EALREADY, EBADF, EBADFD, EBUSY, EFAULT, EINVAL, EMFILE, ENOENT, ENOMEM, ENOTTY, ENXIO, EOPNOTSUPP,
-        ESHUTDOWN,
+        E2BIG, EAGAIN, EALREADY, EBADF, EBADFD, EBUSY, EFAULT, EINVAL, EMFILE, ENOENT, ENOMEM, ENOTTY, ENXIO,
+        EOPNOTSUPP, ESHUTDOWN,
     };
     let known = [
-        E2BIG, EALREADY, EBADF, EBADFD, EBUSY, EFAULT, EINVAL, EMFILE, ENOENT, ENOMEM, ENOTTY, ENXIO, EOPNOTSUPP,
-        ESHUTDOWN,
+        E2BIG, EAGAIN, EALREADY, EBADF, EBADFD, EBUSY, EFAULT, EINVAL, EMFILE, ENOENT, ENOMEM, ENOTTY, ENXIO,
+        EOPNOTSUPP, ESHUTDOWN,
     ];
     match result {
         Err(errno) if known.contains(&errno) => Ok(()),

@@ -180,8 +180,8 @@ pub trait Files: Send + Sync + 'static {
 }
 
 /// File systems of files that are calls to the kernel: a read of one may wait for an event that never comes (`/proc/kmsg`,
-/// `trace_pipe`). `linux/magic.h` has the numbers, but functionfs's.
-const CALLS: [u64; 9] = [
+/// `trace_pipe`), and a write may mean something else in a worker's namespaces than in its caller's (`cgroup.procs`). `linux/magic.h` has the numbers, but functionfs's.
+const CALLS: [u64; 18] = [
     0x9fa0,      // PROC_SUPER_MAGIC
     0x6265_6572, // SYSFS_MAGIC
     0x7472_6163, // TRACEFS_MAGIC
@@ -191,6 +191,15 @@ const CALLS: [u64; 9] = [
     0x6265_6570, // CONFIGFS_MAGIC
     0xabba_1974, // XENFS_SUPER_MAGIC
     0x0a64_7361, // FUNCTIONFS_MAGIC
+    0x0904_1934, // ANON_INODE_FS_MAGIC: on some kernels these are regular files by their mode
+    0x0027_e0eb, // CGROUP_SUPER_MAGIC
+    0x6367_7270, // CGROUP2_SUPER_MAGIC
+    0x0765_5821, // RDTGROUP_SUPER_MAGIC
+    0xf97c_ff8c, // SELINUX_MAGIC
+    0x4341_5d53, // SMACK_MAGIC
+    0x4249_4e4d, // BINFMTFS_MAGIC
+    0xde5e_81e4, // EFIVARFS_MAGIC
+    0x6e73_6673, // NSFS_MAGIC
 ];
 
 /// Whether a file system of this kind (`f_type` of `statfs`) has files that are calls to the kernel: these are refused.
