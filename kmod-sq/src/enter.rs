@@ -19,7 +19,7 @@ impl<H: Host> Ring<H> {
     ///
     /// `EBADFD` if the ring is broken or not enabled, `ESHUTDOWN` if it was quiesced, `EBUSY` if it is blocked and nothing is
     /// there to reap.
-    #[inline]
+    #[inline(always)]
     pub fn doorbell(&self) -> Result<u32, Errno> {
         self.accepting()?;
         let consumed = self.bell();

@@ -55,9 +55,8 @@ impl Shared {
             Ok(_) | Err(Errno::EBUSY) => Ok(()),
             Err(errno) => Err(errno),
         };
-        // What was published stays published: the next submit rings for it too.
-        if rung.is_err() || self.owed.load(Ordering::Relaxed) {
-            self.owed.store(rung.is_err(), Ordering::Relaxed);
+        if rung.is_err() {
+            self.owe();
         }
         rung
     }
@@ -255,7 +254,9 @@ impl SubmissionQueue {
     #[inline]
     pub(crate) fn publish(&mut self) -> (u32, bool) {
         let fresh = self.producer.publish(&self.mem);
+        // Every caller rings for what this says, and owes it again if that fails.
         if self.shared.owed.load(Ordering::Relaxed) {
+            self.shared.owed.store(false, Ordering::Relaxed);
             return (fresh, true);
         }
         if fresh == 0 || !self.shared.flag(setup_flags::SQPOLL | setup_flags::WORKER) {

@@ -216,7 +216,7 @@ static long sq_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	struct sq_home *home = sq_home_of(file);
 	long ret;
 
-	if (likely(cmd == SQ_IOC_ENTER && !arg && home)) {
+	if (likely(cmd == SQ_IOC_ENTER) && likely(!arg) && likely(home)) {
 		ret = sq_call(home, SQ_IOC_ENTER, NULL, 0);
 		trace_sq_enter(home->id, ret, 0, 0);
 		return ret;
