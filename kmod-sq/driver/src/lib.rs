@@ -44,7 +44,10 @@
 #![no_std]
 
 pub mod abi;
+mod declare;
 mod issue;
+#[cfg(target_os = "none")]
+mod panic;
 mod payload;
 mod request;
 mod table;

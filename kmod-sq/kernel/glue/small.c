@@ -5,9 +5,9 @@
 #include <linux/net.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
+#include <sq_panic.h>
 
 #include "glue.h"
-#include "panic.h"
 
 /* kernel/src/lock.rs sets this much aside; lockdep makes a lock larger. */
 #define SQ_LOCK_BYTES 96

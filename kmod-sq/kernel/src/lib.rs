@@ -44,5 +44,7 @@ mod edge;
 mod ffi;
 mod host;
 mod lock;
-#[path = "../panic.rs"]
+// On the target it is sq-driver's; this is for editors, who look at the crate elsewhere.
+#[cfg(not(target_os = "none"))]
+#[path = "../../driver/src/panic.rs"]
 mod panic;

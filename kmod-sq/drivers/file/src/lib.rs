@@ -21,7 +21,7 @@
 //! [`File`] is the driver, plain `core`. What it cannot do itself, reaching the files, it asks of its home, [`Files`]: first what
 //! can be done at once, then the rest as a [`Job`] that ends later. In a process the home is [`process::Threads`]: a read is tried with
 //! `RWF_NOWAIT` in the submitter's context, and what would wait goes to a pool of threads, fair by file. In the kernel it is the VFS's
-//! iocb path (`kmod-sq/kernel/file.rs`).
+//! iocb path (`vfs.rs`, and in C `kernel/`).
 //!
 //! ```
 //! # #[cfg(feature = "process")] {
@@ -47,6 +47,9 @@ mod driver;
 mod files;
 #[cfg(feature = "process")]
 pub mod process;
+#[cfg(target_os = "none")]
+#[expect(unsafe_code, reason = "calls to C")]
+mod vfs;
 
 pub use driver::File;
 pub use files::{Files, Io, Job, Now, What, holds_calls};

@@ -45,6 +45,8 @@ impl Driver for Null {
     fn cancel(&self, _: RequestId) {}
 }
 
+sq_driver::declare_driver!(Null, Null);
+
 /// What is not the plain NOP, which this keeps out of the way of.
 #[inline(never)]
 fn other(mut op: Op<'_>) -> Issued<'_> {

@@ -39,6 +39,9 @@ extern crate std;
 
 #[cfg(feature = "std")]
 mod heap;
+#[cfg(target_os = "none")]
+#[expect(unsafe_code, reason = "vouching for C")]
+mod vmalloc;
 
 #[cfg(feature = "std")]
 pub use heap::Heap;

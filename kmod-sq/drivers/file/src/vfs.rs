@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The Rust half of sq_file.ko: the driver crate `sq-file` over the VFS, which the C half reaches, as a C table.
-#![no_std]
+//! The files of sq_file.ko: those of the VFS, which its C half reaches.
 
-mod panic;
-
-use core::ffi::c_void;
-
-use sq_driver::abi::{RawPayload, RawRequest, Table};
+use sq_driver::abi::{RawPayload, RawRequest};
 use sq_driver::{Errno, RequestId};
-use sq_file::{File, Files, Io, Job, Now, What, holds_calls};
 
-// glue/drivers/file.h says what they do. `file` is a `struct file *` that the caller's operation keeps open.
+use crate::{File, Files, Io, Job, Now, What, holds_calls};
+
+// kernel/file.h says what they do. `file` is a `struct file *` that the caller's operation keeps open.
 unsafe extern "C" {
     fn sq_file_look(file: usize, magic: *mut u64) -> i32;
     fn sq_file_bytes(file: usize) -> u64;
@@ -69,16 +65,4 @@ impl Files for Vfs {
     }
 }
 
-static FILE: File<Vfs> = File::new(Vfs);
-
-/// The table for `sq_driver_register`.
-#[unsafe(no_mangle)]
-extern "C" fn sq_file_table() -> *const Table {
-    sq_driver::table::<File<Vfs>>()
-}
-
-/// The `data` that goes with it.
-#[unsafe(no_mangle)]
-extern "C" fn sq_file_data() -> *const c_void {
-    (&raw const FILE).cast()
-}
+sq_driver::declare_driver!(File<Vfs>, File::new(Vfs));

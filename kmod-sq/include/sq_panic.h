@@ -10,7 +10,7 @@ void __noreturn sq_panic(const char *file, size_t len, u32 line);
 
 void __noreturn sq_panic(const char *file, size_t len, u32 line)
 {
-	pr_emerg("sq: panic at %.*s:%u\n", (int)len, file, line);
+	pr_emerg(KBUILD_MODNAME ": panic at %.*s:%u\n", (int)len, file, line);
 	BUG();
 }
 

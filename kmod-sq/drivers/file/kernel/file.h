@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * What the C files of sq_file.ko have in common, and what kernel/file.rs calls.
+ * What the C files of sq_file.ko have in common, and what src/vfs.rs calls.
  *
  *	file.c		the module; what a file is; reads that need not wait
  *	file_job.c	an operation that goes on after issue()
@@ -16,7 +16,7 @@
 #include <linux/workqueue.h>
 #include <sq_driver.h>
 
-/* kernel/file.rs has the same numbers. */
+/* src/vfs.rs has the same numbers. */
 enum sq_what { SQ_READ, SQ_WRITE, SQ_SYNC, SQ_DATASYNC };
 
 /* Jobs on one file that run at a time. */
@@ -76,7 +76,7 @@ ssize_t sq_vfs_try(struct sq_job *job);
 /* ki_complete, from any context. */
 void sq_job_completes(struct kiocb *iocb, long res);
 
-/* --- C that Rust calls (kernel/file.rs). `file` is open. --- */
+/* --- C that Rust calls (src/vfs.rs). `file` is open. --- */
 /* 0 and the kind of its file system, or -EOPNOTSUPP. */
 int sq_file_look(struct file *file, u64 *magic);
 u64 sq_file_bytes(struct file *file);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The panic handler of every module with Rust in it; glue/panic.h is its C half.
+//! The panic handler of every module with Rust in it; include/sq_panic.h is its C half.
 
 use core::panic::PanicInfo;
 

@@ -1,22 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-/* sq_file.ko: the driver is drivers/file, in Rust. The VFS is reached here and in file_*.c. */
-#include <linux/err.h>
+/* sq_file.ko: the driver is in ../src. The VFS is reached here and in file_*.c. */
 #include <linux/magic.h>
-#include <linux/module.h>
-#include <linux/moduleparam.h>
+#include <sq_rust.h>
 
 #include "file.h"
-#include "panic.h"
-
-/* kernel/file.rs */
-const struct sq_driver_table *sq_file_table(void);
-const void *sq_file_data(void);
-
-static ushort mode = 0600;
-module_param(mode, ushort, 0444);
-MODULE_PARM_DESC(mode, "permissions of /dev/sqfile (default 0600)");
-
-static struct sq_device *sq_file_device;
 
 /* Operations on anything else might never end. */
 int sq_file_look(struct file *file, u64 *magic)
@@ -61,27 +48,7 @@ int sq_file_read_now(struct file *file, loff_t off, const struct sq_payload *pay
 	return err ?: vfs_iocb_iter_read(file, &iocb, &iter);
 }
 
-static int __init sq_file_init(void)
-{
-	int err = sq_jobs_init();
-
-	if (err)
-		return err;
-	sq_file_device = sq_driver_register(sq_file_table(), sq_file_data(), THIS_MODULE, mode);
-	err = PTR_ERR_OR_ZERO(sq_file_device);
-	if (err)
-		sq_jobs_exit();
-	return err;
-}
-
-static void __exit sq_file_exit(void)
-{
-	sq_driver_unregister(sq_file_device);
-	sq_jobs_exit();
-}
-
-module_init(sq_file_init);
-module_exit(sq_file_exit);
+module_sq_rust_driver_with(sq_jobs_init, sq_jobs_exit);
 MODULE_DESCRIPTION("sq driver of regular files and block devices");
 MODULE_VERSION(SQ_VERSION);
 MODULE_LICENSE("Dual MIT/GPL");
