@@ -6,6 +6,7 @@
 use sq_uapi::Sqe;
 use sq_uapi::consts::{cancel_flags, op};
 use sq_uapi::flags::{CancelFlags, FsyncFlags, SqeFlags};
+pub use sq_uapi::{Bytes, Command, command};
 
 use crate::entry::{Entry, RawEntry};
 
@@ -211,19 +212,13 @@ impl AsyncCancel {
     }
 }
 
-/// A driver's own command, of a type: its number and its bytes.
+/// A command with at most 16 bytes of payload, in an entry of 64 bytes.
 ///
 /// ```
-/// use liburing_shm::opcode::{Cmd, Command};
+/// use liburing_shm::opcode::{Cmd, command};
 ///
-/// struct Blink { times: u32 }
-///
-/// impl Command for Blink {
-///     const CMD_OP: u32 = 7;
-///     type Bytes = [u8; 4];
-///     fn to_bytes(&self) -> [u8; 4] {
-///         self.times.to_le_bytes()
-///     }
+/// command! {
+///     struct Blink = 7 { times: u32 }
 /// }
 ///
 /// let entry = Cmd::new(&Blink { times: 3 }).build();
@@ -233,39 +228,14 @@ impl AsyncCancel {
 /// A command that does not fit in 16 bytes does not compile as a [`Cmd`]:
 ///
 /// ```compile_fail
-/// use liburing_shm::opcode::{Cmd, Command};
+/// use liburing_shm::opcode::{Cmd, command};
 ///
-/// struct Big;
-///
-/// impl Command for Big {
-///     const CMD_OP: u32 = 1;
-///     type Bytes = [u8; 17];
-///     fn to_bytes(&self) -> [u8; 17] { [0; 17] }
+/// command! {
+///     struct Big = 1 { words: u64, more: u64, one: u8 }
 /// }
 ///
-/// let entry = Cmd::new(&Big).build();
+/// let entry = Cmd::new(&Big { words: 0, more: 0, one: 0 }).build();
 /// ```
-pub trait Command {
-    /// The driver's number for it.
-    const CMD_OP: u32;
-    /// `[u8; N]`, N at most 16 for [`Cmd`] and 80 for [`WideCmd`].
-    type Bytes: Bytes;
-    /// The payload, as the driver expects it.
-    fn to_bytes(&self) -> Self::Bytes;
-}
-
-/// Arrays of bytes: what a [`Command`] may be made of. Their size is what there is to send.
-pub trait Bytes: AsRef<[u8]> + sealed::Sealed {}
-
-impl<const N: usize> Bytes for [u8; N] {}
-
-mod sealed {
-    pub trait Sealed {}
-
-    impl<const N: usize> Sealed for [u8; N] {}
-}
-
-/// A command with at most 16 bytes of payload, in an entry of 64 bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Cmd(Sqe);
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use liburing_shm::opcode::{Command, Target};
+use liburing_shm::opcode::{Target, command};
 use liburing_shm::safe::{self, Reap, Submit};
 use liburing_shm::{Backend, Errno, PushError, Ring};
 
@@ -80,24 +80,12 @@ fn nobody_else_gets_at_the_pool() {
     assert!(submit.submitter().pool().is_none());
 }
 
-struct Never;
+command! {
+    /// `sq_null::cmd::NEVER`
+    struct Never = 3 {}
 
-impl Command for Never {
-    const CMD_OP: u32 = sq_null::cmd::NEVER;
-    type Bytes = [u8; 0];
-    fn to_bytes(&self) -> [u8; 0] {
-        []
-    }
-}
-
-struct Delay(u64);
-
-impl Command for Delay {
-    const CMD_OP: u32 = sq_null::cmd::DELAY;
-    type Bytes = [u8; 8];
-    fn to_bytes(&self) -> [u8; 8] {
-        self.0.to_le_bytes()
-    }
+    /// `sq_null::cmd::DELAY`
+    struct Delay = 2 { ns: u64 }
 }
 
 fn null() -> (Submit, Reap) {
@@ -107,7 +95,7 @@ fn null() -> (Submit, Reap) {
 #[test]
 fn the_ring_is_leaked_with_operations_in_flight() {
     let (submit, reap) = null();
-    submit.command(&Delay(5_000_000), 1).unwrap();
+    submit.command(&Delay { ns: 5_000_000 }, 1).unwrap();
     submit.submit().unwrap();
     std::mem::forget(submit);
     std::mem::forget(reap);
@@ -118,14 +106,14 @@ fn the_ring_is_leaked_with_operations_in_flight() {
 #[test]
 fn a_half_is_leaked_and_the_other_goes_on() {
     let (submit, mut reap) = null();
-    submit.command(&Delay(1_000_000), 1).unwrap();
+    submit.command(&Delay { ns: 1_000_000 }, 1).unwrap();
     submit.submit_and_wait(1).unwrap();
     std::mem::forget(submit);
     assert_eq!(reap.next().unwrap().token, 1);
 
     let (submit, reap) = null();
     std::mem::forget(reap);
-    submit.command(&Delay(1), 1).unwrap();
+    submit.command(&Delay { ns: 1 }, 1).unwrap();
     submit.submit().unwrap();
 }
 
@@ -133,8 +121,8 @@ fn a_half_is_leaked_and_the_other_goes_on() {
 fn the_ring_is_dropped_with_operations_in_flight() {
     for _ in 0..20 {
         let (submit, reap) = null();
-        submit.command(&Never, 1).unwrap();
-        submit.command(&Delay(1_000), 2).unwrap();
+        submit.command(&Never {}, 1).unwrap();
+        submit.command(&Delay { ns: 1_000 }, 2).unwrap();
         submit.submit().unwrap();
         drop(submit);
         drop(reap);
@@ -240,6 +228,6 @@ fn errors_of_the_device_arrive() {
     let (submit, mut reap) = ring();
     submit.write(Target::Device, 1 << 20, submit.buffer().unwrap(), 1, 1).unwrap();
     assert_eq!(done(&submit, &mut reap).result, Err(Errno::ENOSPC));
-    submit.command(&Never, 2).unwrap();
+    submit.command(&Never {}, 2).unwrap();
     assert_eq!(done(&submit, &mut reap).result, Err(Errno::EOPNOTSUPP), "the ram driver has no commands");
 }

@@ -6,18 +6,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use liburing_shm::opcode::{Cmd, Command};
+use liburing_shm::opcode::{Cmd, command};
 use liburing_shm::{Backend, Errno, Ring, SqeFlags, opcode};
 
-struct Never;
-
-impl Command for Never {
-    const CMD_OP: u32 = sq_null::cmd::NEVER;
-    type Bytes = [u8; 16];
-
-    fn to_bytes(&self) -> [u8; 16] {
-        [0; 16]
-    }
+command! {
+    /// `sq_null::cmd::NEVER`
+    struct Never = 3 {}
 }
 
 /// What fdinfo says of the only ring of this process.
@@ -51,7 +45,7 @@ fn fdinfo_and_sysfs_say_what_the_ring_did() {
     let bad = opcode::Nop::new().build().flags(SqeFlags::IO_LINK);
     let unknown = opcode::ReadFixed::new(opcode::Target::Device, 0, 0, 0).build();
     let skipped = opcode::Nop::new().build().flags(SqeFlags::CQE_SKIP_SUCCESS);
-    for entry in [opcode::Nop::new().build(), bad, unknown, skipped, Cmd::new(&Never).build()] {
+    for entry in [opcode::Nop::new().build(), bad, unknown, skipped, Cmd::new(&Never {}).build()] {
         ring.submission().push(entry).unwrap();
     }
     ring.submit_and_wait(3).unwrap();

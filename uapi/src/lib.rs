@@ -18,6 +18,7 @@
 //! `flags` (default) adds [`flags`], typed flag sets. The kernel build goes without it and needs no crate.
 #![no_std]
 
+mod command;
 pub mod consts;
 mod copy;
 pub mod entry;
@@ -29,6 +30,7 @@ pub mod mapped;
 pub mod mem;
 pub mod structs;
 
+pub use command::{Bytes, Command};
 pub use copy::{copy_shared, load_entry};
 pub use entry::{Cqe, Cqe32, Sqe, Sqe128};
 pub use errno::Errno;

@@ -3,7 +3,8 @@
 
 use core::marker::PhantomData;
 
-use sq_uapi::{Errno, Sqe};
+use sq_uapi::consts::op;
+use sq_uapi::{Bytes, Command, Errno, Sqe};
 
 use crate::abi::{DEFER_INDEFINITE, DEFERRED, RawOp, RawRequest};
 use crate::payload::Payload;
@@ -70,6 +71,53 @@ impl Entry {
     #[must_use]
     pub fn cmd_word(&self, index: usize) -> u64 {
         self.0.iter().copied().skip(6).nth(index).unwrap_or(0)
+    }
+
+    /// The command as its type, if this is one: a `CMD` with `cmd_op` [`Command::CMD_OP`]. Bytes that an entry of 64 bytes has no room
+    /// for are 0.
+    ///
+    /// ```
+    /// sq_driver::command! {
+    ///     /// Completes with the sum.
+    ///     pub struct Add = 1 { pub a: u32, pub b: u32 }
+    /// }
+    ///
+    /// fn issue(op: sq_driver::Op<'_>) -> sq_driver::Issued<'_> {
+    ///     match op.entry().command() {
+    ///         Some(Add { a, b }) => op.done(i32::from(a.wrapping_add(b) as u16)),
+    ///         None => op.fail(sq_driver::Errno::EOPNOTSUPP),
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// More than the 80 bytes that there are in the longest entry do not compile:
+    ///
+    /// ```compile_fail
+    /// struct Big;
+    ///
+    /// impl sq_driver::Command for Big {
+    ///     const CMD_OP: u32 = 1;
+    ///     type Bytes = [u8; 81];
+    ///     fn to_bytes(&self) -> [u8; 81] { [0; 81] }
+    ///     fn from_bytes(_: [u8; 81]) -> Self { Self }
+    /// }
+    ///
+    /// fn is_big(op: &sq_driver::Op<'_>) -> bool {
+    ///     op.entry().command::<Big>().is_some()
+    /// }
+    /// # std::hint::black_box(is_big as fn(&sq_driver::Op<'_>) -> bool);
+    /// ```
+    #[inline]
+    #[must_use]
+    pub fn command<C: Command>(&self) -> Option<C> {
+        const { assert!(size_of::<C::Bytes>() <= 80, "an entry has 80 bytes of payload at most") };
+        if self.opcode() != op::CMD || self.cmd_op() != C::CMD_OP {
+            return None;
+        }
+        let mut bytes = C::Bytes::ZERO;
+        let payload = self.0.iter().skip(6).flat_map(|word| word.to_le_bytes());
+        bytes.as_mut().iter_mut().zip(payload).for_each(|(to, from)| *to = from);
+        Some(C::from_bytes(bytes))
     }
 
     /// The first 64 bytes, as the ABI has them.

@@ -55,8 +55,8 @@ mod table;
 pub use issue::{Entry, Issued, Op};
 pub use payload::{Payload, Shared};
 pub use request::{Request, RequestId};
-pub use sq_uapi::Errno;
 pub use sq_uapi::consts::{fsync_flags, op};
+pub use sq_uapi::{Command, Errno, command};
 pub use table::{Bound, table};
 
 /// The opcodes that a driver takes, as a set of numbers below 64.

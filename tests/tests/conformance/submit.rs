@@ -134,6 +134,9 @@ fn wide_entries_and_completions_carry_more() {
         fn to_bytes(&self) -> [u8; 80] {
             std::array::from_fn(|i| i as u8)
         }
+        fn from_bytes(_: [u8; 80]) -> Self {
+            Self
+        }
     }
     let mut ring = build(Ring::builder(4).wide_entries().wide_completions());
     for _ in 0..10 {
