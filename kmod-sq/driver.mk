@@ -13,11 +13,16 @@
 #   SQ_OUT    where sq.ko was built for the same kernel; its Module.symvers is needed   (default: $(SQ_DIR)/kmod-sq/build)
 #   PARAMS    module parameters for `make load`, such as mode=0666
 
+# First, so that it is the default.
+all:
+
 SQ_OUT ?= $(SQ_DIR)/kmod-sq/build
 SQ_DRIVER_DIR := $(CURDIR)
 SQ_NEEDS_RUST := $(SQ_RUST)
-export SQ_NAME SQ_RUST SQ_C SQ_DRIVER_DIR
-export KBUILD_EXTRA_SYMBOLS := $(abspath $(SQ_OUT))/Module.symvers
+SQ_SYMBOLS := $(abspath $(SQ_OUT))/Module.symvers
+# For these alone: what else a driver's Makefile does may well build another module.
+modules modules_install: export KBUILD_EXTRA_SYMBOLS = $(SQ_SYMBOLS)
+$(foreach name,SQ_NAME SQ_RUST SQ_C SQ_DRIVER_DIR,$(eval modules modules_install: export $(name) := $($(name))))
 
 include $(dir $(lastword $(MAKEFILE_LIST)))scripts/common.mk
 
@@ -26,7 +31,7 @@ ifneq ($(filter sq_$(SQ_NAME).c,$(SQ_C)),)
 endif
 
 links:
-	@test -f $(KBUILD_EXTRA_SYMBOLS) || { echo "no $(KBUILD_EXTRA_SYMBOLS): build sq.ko for this kernel first" \
+	@test -f $(SQ_SYMBOLS) || { echo "no $(SQ_SYMBOLS): build sq.ko for this kernel first" \
 		"(make -C $(SQ_SRC) KDIR=$(KDIR)), or name its folder by SQ_OUT=" >&2; exit 1; }
 	@sh $(SQ_SRC)/scripts/link-sources.sh $(OUT) $(SQ_SRC)/scripts/driver.kbuild $(SQ_DRIVER_DIR) $(SQ_C)
 

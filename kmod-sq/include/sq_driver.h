@@ -187,4 +187,40 @@ struct sq_device *sq_driver_register(const struct sq_driver_table *table, const 
  */
 void sq_driver_unregister(struct sq_device *device);
 
+/* The beginning of every table. */
+#define SQ_DRIVER_TABLE(driver_name) \
+	.size = sizeof(struct sq_driver_table), .version = SQ_DRIVER_VERSION, .name = (driver_name)
+
+/* The entry, a private copy. On rings of 128-byte entries it is the first half of a struct sq_sqe128. */
+static inline const struct sq_sqe *sq_op_sqe(const struct sq_op *op)
+{
+	return (const struct sq_sqe *)op->sqe;
+}
+
+/* Takes the operation out of issue(), which must then return SQ_DEFERRED. It finishes without user space doing anything. Never fails. */
+static inline struct sq_request *sq_defer(struct sq_op *op)
+{
+	return op->ops->defer(op, 0);
+}
+
+/* The same for what may wait without bound, until it is canceled. NULL: return -EBUSY. */
+static inline struct sq_request *sq_defer_indefinite(struct sq_op *op)
+{
+	return op->ops->defer(op, SQ_DEFER_INDEFINITE);
+}
+
+/* Completes a request, from any context that may take a spinlock_t. */
+static inline void sq_complete(struct sq_request *request, s32 res)
+{
+	static const u64 nothing[2];
+
+	request->ops->complete(request, res, nothing);
+}
+
+/* Leaves a request to the framework's clock, and to whoever cancels it first. */
+static inline void sq_complete_after(struct sq_request *request, s32 res, u64 delay_ns)
+{
+	request->ops->complete_after(request, res, delay_ns);
+}
+
 #endif /* _SQ_DRIVER_H */

@@ -7,6 +7,7 @@
 
 mod apt;
 mod ctx;
+mod driver;
 mod kernel;
 mod module;
 mod objcheck;
@@ -50,6 +51,8 @@ enum Chore {
         #[arg(long, short, value_name = "K")]
         kernel: Vec<Kernel>,
     },
+    /// Make the directory of a new driver, outside this tree: driver, Makefile, tests, clients
+    NewDriver(driver::Args),
     /// Boot a stock Debian kernel in QEMU: run the module's tests, a program, or a shell
     #[command(subcommand)]
     Vm(vm::Chore),
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Chore::Module { kernel } => module::print_built(&ctx, &Kernel::or_default(&kernel)),
         Chore::Nightly { kernel } if kernel.is_empty() => vm::test(&ctx, &Kernel::ALL, true),
         Chore::Nightly { kernel } => vm::test(&ctx, &kernel, true),
+        Chore::NewDriver(args) => driver::new(&ctx, &args),
         Chore::Vm(chore) => vm::run(&ctx, chore),
     });
     outcome.unwrap_or_else(|error| {

@@ -26,33 +26,48 @@ pub(crate) fn build(ctx: &Ctx, kernel: Kernel) -> Result<Built> {
     apt::ensure(&["make", "gcc", "binutils", "util-linux"])?;
     ensure_rust(ctx)?;
     let core = format!("SQ_CORE={}", ctx.cache.display());
-    let out = make(ctx, kernel, "kmod-sq", &[&core])?;
+    let out = make(ctx, kernel, &ctx.root.join("kmod-sq"), &ctx.checkout_cache("kmod"), &[&core])?;
     let notes = objcheck::check(&out)?;
+    Ok(Built { modules: modules_in(&out)?, notes })
+}
+
+/// Builds the driver outside this tree whose Makefile is in `dir`, against the `sq.ko` of [`build`].
+pub(crate) fn build_driver(ctx: &Ctx, kernel: Kernel, dir: &Path) -> Result<Built> {
+    let dir = dir.canonicalize().with_context(|| format!("no driver in {}", dir.display()))?;
+    let sq = build(ctx, kernel)?;
+    let sq = sq.modules.first().and_then(|sq| sq.parent()).context("there is no sq.ko")?;
+    let variables = [
+        format!("SQ_DIR={}", ctx.root.display()),
+        format!("SQ_OUT={}", sq.display()),
+        format!("SQ_CORE={}", ctx.cache.display()),
+    ];
+    let out = make(ctx, kernel, &dir, &dir.join("build"), &variables.each_ref().map(String::as_str))?;
+    let notes = if out.join("libsq_driver.rlib").exists() { objcheck::check(&out)? } else { Vec::new() };
     Ok(Built { modules: modules_in(&out)?, notes })
 }
 
 /// Builds the plain C module that `vm insns` compares with.
 pub(crate) fn build_baseline(ctx: &Ctx, kernel: Kernel) -> Result<PathBuf> {
     apt::ensure(&["make", "gcc", "binutils", "util-linux"])?;
-    Ok(make(ctx, kernel, "bench/baseline", &[])?.join("sq_baseline.ko"))
+    Ok(make(ctx, kernel, &ctx.root.join("bench/baseline"), &ctx.checkout_cache("baseline"), &[])?
+        .join("sq_baseline.ko"))
 }
 
-/// Runs make in `source` of the checkout; returns its output directory, one a kernel.
-fn make(ctx: &Ctx, kernel: Kernel, source: &str, variables: &[&str]) -> Result<PathBuf> {
+/// Runs make in `source`; returns its output directory, one a kernel below `place`.
+fn make(ctx: &Ctx, kernel: Kernel, source: &Path, place: &Path, variables: &[&str]) -> Result<PathBuf> {
     let headers = kernel.headers(ctx)?;
-    let place = ctx.checkout_cache(if source == "kmod-sq" { "kmod" } else { "baseline" });
     let out = place.join(kernel.name());
     fs::create_dir_all(&out)?;
     // Two runs from one checkout take turns.
     let mut make = Command::new("flock");
     make.arg(place.join(format!("{kernel}.lock"))).arg("make");
     make.arg(format!("-j{}", std::thread::available_parallelism().map_or(1, usize::from)));
-    make.arg("-C").arg(ctx.root.join(source));
+    make.arg("-C").arg(source);
     make.arg(format!("KDIR={}", headers.display())).arg(format!("OUT={}", out.display()));
     make.args(variables).arg("WERROR=1");
     // Variables of an outer cargo or make would leak into Kbuild.
     make.env_remove("MAKEFLAGS").env_remove("RUSTFLAGS");
-    let log = run(&format!("building {source} for {kernel}"), &mut make)?;
+    let log = run(&format!("building {} for {kernel}", source.display()), &mut make)?;
     // Kbuild, modpost and objtool warn and go on; here a warning is a failure. "WERROR" itself is no warning.
     let warnings: Vec<&str> = log.lines().filter(|l| l.to_ascii_lowercase().contains("warning:")).collect();
     if !warnings.is_empty() {

@@ -82,6 +82,9 @@ pub(crate) struct BootArgs {
     /// Do not build and load the modules
     #[arg(long)]
     bare: bool,
+    /// Driver outside this tree: build what its directory's Makefile makes for this kernel, and load it too; repeatable
+    #[arg(long, value_name = "DIR", conflicts_with = "bare")]
+    driver: Vec<PathBuf>,
     /// Add two disks: ext4 on /mnt, and /dev/vdb with nothing on it
     #[arg(long)]
     disks: bool,
@@ -186,6 +189,9 @@ fn prepare(ctx: &Ctx, args: &BootArgs) -> Result<Guest> {
     }
     if !args.bare {
         guest.load_modules(&module::build(ctx, args.kernel)?.modules)?;
+    }
+    for dir in &args.driver {
+        guest.load_modules(&module::build_driver(ctx, args.kernel, dir)?.modules)?;
     }
     Ok(guest)
 }
