@@ -323,9 +323,6 @@ impl Parsed {
         if wrong != 0 {
             return Err(Errno::EINVAL);
         }
-        if accepts.opcodes >> (w0 & 63) & 1 == 0 {
-            return Err(Errno::EOPNOTSUPP);
-        }
         if wide && !row.cmd_tail && snapshot.tail() != [0; 8] {
             return Err(Errno::EINVAL);
         }
@@ -333,6 +330,10 @@ impl Parsed {
         // Only a fixed buffer has an index.
         if !row.plain && row.bytes == Bytes::Command && w5 & 0xffff != 0 && parsed.bytes() != Bytes::Pool {
             return Err(Errno::EINVAL);
+        }
+        // Last: what is wrong for every driver is wrong first.
+        if accepts.opcodes >> (w0 & 63) & 1 == 0 {
+            return Err(Errno::EOPNOTSUPP);
         }
         Ok(parsed)
     }

@@ -334,9 +334,13 @@ fn an_opcode_that_the_driver_does_not_take_is_not_supported() {
             assert_eq!(others.opcodes() >> spec.opcode & 1, 0);
             let words = Words::new(spec.opcode);
             assert_eq!(words.parse(&others), Err(Errno::EOPNOTSUPP), "{}", spec.name);
-            // A wrong entry is wrong for every driver.
-            let wrong = words.flipped(Field::Ioprio.bits().start);
-            assert_eq!(wrong.parse(&others), Err(Errno::EINVAL), "{}", spec.name);
+            // A wrong entry is wrong for every driver, and that comes first, wherever it is wrong.
+            for bit in Field::Flags.bits().start..Field::CmdTail.bits().end {
+                let other = words.flipped(bit);
+                let wrong = other.parse(&everything(files)).is_err();
+                let expected = if wrong { Errno::EINVAL } else { Errno::EOPNOTSUPP };
+                assert_eq!(other.parse(&others), Err(expected), "{} bit {bit}", spec.name);
+            }
         }
     }
 }

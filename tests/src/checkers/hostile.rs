@@ -10,11 +10,15 @@
 //! - writes a completion over one that is not reaped (CQ-1);
 //! - breaks the ring of a user who kept every index in its window (IDX-3).
 //!
-//! It cannot load a kernel-written word back: there is no such method.
+//! It cannot load a kernel-written word back, nor its shape, which is nowhere in the memory: there is no such method.
+//!
+//! Each load is a [`point`] where another thread may run, too.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use sq_uapi::{Fence, KernelMem, KernelWord, UserMem, UserWord};
+
+use super::interleave::{Why, is_locked, point};
 
 /// A load that is about to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,10 +65,8 @@ pub struct Record {
     pub may_break: bool,
     /// A `cq_head` out of its window was loaded: each load of it is checked.
     pub must_break: bool,
-    /// Loads of `sq_tail`.
-    pub tail_loads: u64,
-    /// Loads of `cq_head`.
-    pub head_loads: u64,
+    /// An entry was copied and is not consumed: it waits for its own process.
+    pub parked: bool,
 }
 
 /// The memory: one value for each half.
@@ -132,10 +134,20 @@ impl HostileMem {
         self.0.lock().unwrap()
     }
 
-    /// What the kernel side did so far.
+    /// What the kernel side did since the last call of this.
     #[must_use]
     pub fn record(&self) -> Record {
-        self.state().record.clone()
+        let mut s = self.state();
+        let record = &mut s.record;
+        let (may_break, must_break) = (record.may_break, record.must_break);
+        let news = std::mem::replace(record, Record { may_break, must_break, ..Record::default() });
+        Record { parked: s.copied != s.sq_head, ..news }
+    }
+
+    /// The entry that was copied last.
+    #[must_use]
+    pub fn last_copied(&self) -> u32 {
+        self.state().copied.wrapping_sub(1)
     }
 
     /// Writes into the user side, between two calls.
@@ -144,31 +156,34 @@ impl HostileMem {
     }
 }
 
-impl State {
-    fn load(&mut self, access: Access) -> u64 {
-        self.foe.before(access, &mut self.user);
+impl HostileMem {
+    fn load(&self, access: Access) -> u64 {
+        point(Why::Point);
+        let mut s = self.state();
+        let State { foe, user, .. } = &mut *s;
+        foe.before(access, user);
         match access {
-            Access::Word(UserWord::SqTail) => self.user.sq_tail.into(),
-            Access::Word(UserWord::CqHead) => self.user.cq_head.into(),
-            Access::Word(UserWord::CqFlags) => self.user.cq_flags.into(),
-            Access::Sqe(index, word) => self.user.sqes[(index & (len(&self.user.sqes) - 1)) as usize][word],
+            Access::Word(UserWord::SqTail) => user.sq_tail.into(),
+            Access::Word(UserWord::CqHead) => user.cq_head.into(),
+            Access::Word(UserWord::CqFlags) => user.cq_flags.into(),
+            Access::Sqe(index, word) => user.sqes[(index & (len(&user.sqes) - 1)) as usize][word],
         }
     }
 }
 
 impl KernelMem for HostileMem {
     fn load_user(&self, word: UserWord) -> u32 {
+        let value = u32::try_from(self.load(Access::Word(word))).unwrap();
         let mut s = self.state();
-        let value = u32::try_from(s.load(Access::Word(word))).unwrap();
         match word {
+            // Under a lock it is looked at by somebody who does not drain.
+            UserWord::SqTail if is_locked() => {}
             UserWord::SqTail => {
                 assert!(s.is_head(s.sq_head), "IDX-3: sq_tail is loaded again before the pass has ended");
-                s.record.tail_loads += 1;
                 s.record.may_break |= value.wrapping_sub(s.sq_head) > len(&s.user.sqes);
                 s.tail_seen = value;
             }
             UserWord::CqHead => {
-                s.record.head_loads += 1;
                 let out = value.wrapping_sub(s.head_seen) > s.cq_tail.wrapping_sub(s.head_seen);
                 s.record.may_break |= out;
                 s.record.must_break |= out;
@@ -202,25 +217,29 @@ impl KernelMem for HostileMem {
     }
 
     fn copy_sqe(&self, index: u32) -> [u64; 8] {
-        let mut s = self.state();
-        assert_eq!(index, s.copied, "SNAP-1: each entry is copied once, in order");
-        let left = s.tail_seen.wrapping_sub(index);
-        assert!((1..=len(&s.user.sqes)).contains(&left), "IDX-3: entry {index} was not published");
-        s.copied = index.wrapping_add(1);
-        let words: [u64; 8] = std::array::from_fn(|word| s.load(Access::Sqe(index, word)));
+        {
+            let mut s = self.state();
+            assert_eq!(index, s.copied, "SNAP-1: each entry is copied once, in order");
+            let left = s.tail_seen.wrapping_sub(index);
+            assert!((1..=len(&s.user.sqes)).contains(&left), "IDX-3: entry {index} was not published");
+            s.copied = index.wrapping_add(1);
+        }
+        let words: [u64; 8] = std::array::from_fn(|word| self.load(Access::Sqe(index, word)));
         let mut whole = [0; 16];
         whole[..8].copy_from_slice(&words);
-        s.record.accepted.push(whole);
+        self.state().record.accepted.push(whole);
         words
     }
 
     fn copy_sqe_tail(&self, index: u32) -> [u64; 8] {
-        let mut s = self.state();
-        let mine = (index.wrapping_add(1), index);
-        assert_eq!(mine, (s.copied, s.wide_copied), "SNAP-1: the second half is copied once, after the first");
-        s.wide_copied = index.wrapping_add(1);
-        let words: [u64; 8] = std::array::from_fn(|word| s.load(Access::Sqe(index, word + 8)));
-        s.record.accepted.last_mut().unwrap()[8..].copy_from_slice(&words);
+        {
+            let mut s = self.state();
+            let mine = (index.wrapping_add(1), index);
+            assert_eq!(mine, (s.copied, s.wide_copied), "SNAP-1: the second half is copied once, after the first");
+            s.wide_copied = index.wrapping_add(1);
+        }
+        let words: [u64; 8] = std::array::from_fn(|word| self.load(Access::Sqe(index, word + 8)));
+        self.state().record.accepted.last_mut().unwrap()[8..].copy_from_slice(&words);
         words
     }
 

@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The surroundings of a ring over hostile memory: one thread, a clock that the test moves, and no sleep.
+//! The surroundings of a ring in a checker: one thread that plays all of them, and a clock that moves when it is told.
 
+use std::marker::PhantomData;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
 
-use kmod_sq::{Abilities, Geometry, Host, HostFile, Lock, Notify, Ring, RingRef, Waited};
+use kmod_sq::{Abilities, Geometry, Host, HostFile, Lock, Mode, Notify, Polled, Poller, Ring, RingRef, Waited};
 use sq_driver::{Bound, Driver, Errno};
-use sq_uapi::SqSetup;
 use sq_uapi::consts::{enter_flags, setup_flags};
+use sq_uapi::{KernelMem, SqSetup};
 
 use super::hostile::{Foe, HostileMem};
+use super::interleave::{Why, locked, point};
 
-/// A lock.
+/// A lock. Nobody else runs while it is held.
 pub struct PlainLock<T>(Mutex<T>);
 
 impl<T> Lock<T> for PlainLock<T> {
@@ -21,11 +23,12 @@ impl<T> Lock<T> for PlainLock<T> {
     }
 
     fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
-        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        point(Why::Point);
+        locked(|| f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     fn try_with<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
-        self.0.try_lock().ok().map(|mut value| f(&mut value))
+        locked(|| self.0.try_lock().ok().map(|mut value| f(&mut value)))
     }
 }
 
@@ -35,32 +38,96 @@ pub struct NoFile;
 
 impl HostFile for NoFile {
     fn target(&self) -> usize {
-        0
+        1
     }
 }
 
+/// User addresses that can be read and written.
+const MAPPED: std::ops::Range<u64> = 0x1000..0xf000;
+
 /// The surroundings.
-#[derive(Debug, Default)]
-pub struct HostileHost {
+#[derive(Debug)]
+pub struct HostileHost<M = HostileMem> {
     queued: AtomicBool,
     now_ns: AtomicU64,
     alarm_ns: AtomicU64,
     /// A worker runs: it has no descriptors.
     in_worker: AtomicBool,
+    /// Whoever calls was killed.
+    killed: AtomicBool,
+    eventfd: AtomicBool,
+    /// Calls of `notify` for waiters.
+    notified: AtomicU64,
+    /// Somebody writes to the ring who does not keep the protocol: sleepers may oversleep what it brings about.
+    pub lawless: AtomicBool,
+    /// Bytes at user addresses are others at each look.
+    looks: AtomicU32,
+    mem: PhantomData<fn() -> M>,
 }
 
-impl HostileHost {
-    /// Does what a worker was asked for. A ring asks again only for a reason, so a hundred times in a row are too many.
+impl<M> Default for HostileHost<M> {
+    fn default() -> Self {
+        Self {
+            queued: AtomicBool::default(),
+            now_ns: AtomicU64::default(),
+            alarm_ns: AtomicU64::default(),
+            in_worker: AtomicBool::default(),
+            killed: AtomicBool::default(),
+            eventfd: AtomicBool::default(),
+            notified: AtomicU64::default(),
+            lawless: AtomicBool::default(),
+            looks: AtomicU32::default(),
+            mem: PhantomData,
+        }
+    }
+}
+
+/// A polling thread that stays until it has found nothing `patience` times.
+struct Impatient {
+    patience: u32,
+}
+
+impl Poller for Impatient {
+    fn busy(&mut self) -> bool {
+        true
+    }
+
+    fn relax(&mut self) {
+        point(Why::Point);
+        self.patience = self.patience.saturating_sub(1);
+    }
+
+    fn leaves(&mut self) -> bool {
+        self.patience == 0
+    }
+}
+
+impl<M: KernelMem + Send + Sync + 'static> HostileHost<M> {
+    /// Does what the worker or the polling thread was asked for. A ring asks again only for a reason, so a hundred times in a row
+    /// are too many. Returns whether there was anything.
     ///
     /// # Panics
     ///
     /// If there is no end to it (SEC-1).
-    pub fn run_worker(ring: &Ring<Self>) {
+    pub fn run_worker(ring: &Ring<Self>) -> bool {
         let host = ring.host();
-        host.in_worker.store(true, SeqCst);
-        let turns = (0..100).take_while(|_| host.queued.swap(false, SeqCst)).map(|_| ring.work()).count();
+        if host.in_worker.swap(true, SeqCst) {
+            return false;
+        }
+        let killed = host.killed.swap(false, SeqCst);
+        let mut turns = 0;
+        while host.queued.swap(false, SeqCst) {
+            turns += 1;
+            assert!(turns < 100, "SEC-1: the worker is asked for again and again");
+            if ring.geometry().mode != Mode::Poll {
+                ring.work();
+            } else if ring.poll_awake(&mut Impatient { patience: 2 }) == Polled::Again {
+                host.queued.store(true, SeqCst);
+            }
+        }
+        host.killed.store(killed, SeqCst);
         host.in_worker.store(false, SeqCst);
-        assert!(turns < 100, "SEC-1: the worker is asked for again and again");
+        turns > 0
     }
 
     /// Moves the clock on, and calls the alarm if its time has come.
@@ -73,13 +140,39 @@ impl HostileHost {
             ring.alarm();
         }
     }
+
+    /// The alarm goes off, whenever that is, unless it is set for the end of time. Returns whether it was set.
+    pub fn ring_alarm(ring: &Ring<Self>) -> bool {
+        let host = ring.host();
+        let at = host.alarm_ns.load(SeqCst);
+        if at == 0 || at > 1 << 62 {
+            return false;
+        }
+        Self::sleep(ring, at.saturating_sub(host.now_ns.load(SeqCst)));
+        true
+    }
+
+    /// The process gets a signal that kills.
+    pub fn kill(&self) {
+        self.killed.store(true, SeqCst);
+    }
+
+    fn look(&self) -> u64 {
+        let look = u64::from(self.looks.fetch_add(1, SeqCst)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        look ^ look >> 29
+    }
 }
 
-impl Host for HostileHost {
+fn is_mapped(addr: u64, len: usize) -> Result<(), Errno> {
+    let end = addr.checked_add(len as u64).ok_or(Errno::EFAULT)?;
+    if len == 0 || (MAPPED.contains(&addr) && end <= MAPPED.end) { Ok(()) } else { Err(Errno::EFAULT) }
+}
+
+impl<M: KernelMem + Send + Sync + 'static> Host for HostileHost<M> {
     const ABILITIES: Abilities =
         Abilities { features: 0, setup_flags: setup_flags::ALL, enter_flags: enter_flags::ALL };
 
-    type Mem = HostileMem;
+    type Mem = M;
     type Lock<T: Send> = PlainLock<T>;
     type Array<T: Send> = Box<[T]>;
     type File = NoFile;
@@ -88,15 +181,33 @@ impl Host for HostileHost {
         Ok((0..len).map(make).collect())
     }
 
-    unsafe fn copy_from_user(&self, _: *mut u8, _: u64, _: usize) -> Result<(), Errno> {
-        Err(Errno::EFAULT)
+    /// SNAP-3: something else at each look. Descriptors, opcode masks and vectors that often make sense.
+    unsafe fn copy_from_user(&self, dst: *mut u8, addr: u64, len: usize) -> Result<(), Errno> {
+        point(Why::Point);
+        is_mapped(addr, len)?;
+        // SAFETY: the contract.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(dst, len) };
+        for chunk in bytes.chunks_mut(8) {
+            let draw = self.look();
+            let word = match (len, draw & 7) {
+                (4, 0..3) => u64::MAX,
+                (4, _) => draw >> 60,
+                (8, _) => draw | draw << 13,
+                (_, 0) => draw,
+                _ => MAPPED.start + (draw >> 8 & 0xfff),
+            };
+            chunk.copy_from_slice(&word.to_le_bytes()[..chunk.len()]);
+        }
+        Ok(())
     }
 
-    unsafe fn copy_to_user(&self, _: u64, _: *const u8, _: usize) -> Result<(), Errno> {
-        Err(Errno::EFAULT)
+    unsafe fn copy_to_user(&self, addr: u64, _: *const u8, len: usize) -> Result<(), Errno> {
+        point(Why::Point);
+        is_mapped(addr, len)
     }
 
     fn file(&self, fd: i32) -> Result<NoFile, Errno> {
+        point(Why::Point);
         match fd {
             _ if self.in_worker.load(SeqCst) => Err(Errno::EAGAIN),
             0.. => Ok(NoFile),
@@ -104,11 +215,19 @@ impl Host for HostileHost {
         }
     }
 
-    fn set_eventfd(&self, _: Option<i32>) -> Result<(), Errno> {
-        Err(Errno::EBADF)
+    fn set_eventfd(&self, fd: Option<i32>) -> Result<(), Errno> {
+        match fd {
+            Some(i32::MIN..0) => Err(Errno::EBADF),
+            Some(_) if self.eventfd.swap(true, SeqCst) => Err(Errno::EBUSY),
+            None if !self.eventfd.swap(false, SeqCst) => Err(Errno::ENXIO),
+            _ => Ok(()),
+        }
     }
 
-    fn notify(&self, _: Notify) {}
+    fn notify(&self, whom: Notify) {
+        self.notified.fetch_add(u64::from(whom.waiters), SeqCst);
+        point(Why::Point);
+    }
 
     fn work(ring: &Ring<Self>) {
         ring.host().queued.store(true, SeqCst);
@@ -117,19 +236,43 @@ impl Host for HostileHost {
     fn alarm(ring: &Ring<Self>, at_ns: u64) {
         let alarm = &ring.host().alarm_ns;
         let old = alarm.load(SeqCst);
-        alarm.store(if old == 0 { at_ns.max(1) } else { old.min(at_ns) }, SeqCst);
+        alarm.store(if old == 0 { at_ns.max(1) } else { old.min(at_ns.max(1)) }, SeqCst);
     }
 
     fn now_ns(&self) -> u64 {
+        point(Why::Point);
         self.now_ns.load(SeqCst)
     }
 
+    fn pause(&self) -> Result<(), Errno> {
+        point(Why::Point);
+        if self.killed.load(SeqCst) { Err(Errno::ECANCELED) } else { Ok(()) }
+    }
+
+    /// Others run until one of them wakes this sleeper, or none has anything left to do. Then nothing will ever come.
     fn wait(&self, deadline: Option<u64>, ready: &mut dyn FnMut() -> bool) -> Waited {
-        if ready() {
-            return Waited::Ready;
+        let mut seen = self.notified.load(SeqCst);
+        let mut awake = true;
+        loop {
+            if awake && ready() {
+                return Waited::Ready;
+            }
+            if deadline.is_some_and(|at| at <= self.now_ns.load(SeqCst)) {
+                return Waited::Timeout;
+            }
+            let somebody_runs = point(Why::Asleep);
+            let notified = self.notified.load(SeqCst);
+            awake = std::mem::replace(&mut seen, notified) != notified;
+            if !somebody_runs && !awake {
+                let overslept = !self.lawless.load(SeqCst) && ready();
+                assert!(!overslept, "BELL-4: what a sleeper waits for is there, and nobody woke it");
+                return if deadline.is_some() { Waited::Timeout } else { Waited::Signal };
+            }
         }
-        // Nobody else is there to wake it.
-        if deadline.is_some() { Waited::Timeout } else { Waited::Signal }
+    }
+
+    fn traces_completions(&self) -> bool {
+        true
     }
 
     unsafe fn free(ring: NonNull<Ring<Self>>) {
@@ -138,7 +281,31 @@ impl Host for HostileHost {
     }
 }
 
-/// A ring over hostile memory. `driver` is static, so that it outlives the ring.
+/// A ring over `mem`, whose pool, if it has one, is at `pool`. `driver` is static, so that it outlives the ring.
+///
+/// # Errors
+///
+/// As SETUP.
+///
+/// # Safety
+///
+/// The pool is mapped there, as long as `geometry` says, until the ring is freed.
+pub unsafe fn ring_over<D: Driver, M: KernelMem + Send + Sync + 'static>(
+    geometry: Geometry,
+    mem: M,
+    pool: usize,
+    driver: &'static D,
+) -> Result<RingRef<HostileHost<M>>, Errno> {
+    // SAFETY: the table is D's own, and the driver is static.
+    let bound = unsafe { Bound::new(sq_driver::table::<D>(), std::ptr::from_ref(driver).cast()) }?;
+    // SAFETY: the contract, and it is leaked into its place below.
+    let ring = unsafe { Ring::new(HostileHost::default(), mem, geometry, pool, bound) }?;
+    let ring = NonNull::from(Box::leak(Box::new(ring)));
+    // SAFETY: boxed, as `free` expects, and the first reference.
+    Ok(unsafe { RingRef::from_raw(ring) })
+}
+
+/// A ring without a pool over hostile memory.
 ///
 /// # Errors
 ///
@@ -150,11 +317,9 @@ pub fn hostile_ring<D: Driver>(
 ) -> Result<(RingRef<HostileHost>, HostileMem), Errno> {
     let geometry = Geometry::new(setup)?;
     let mem = HostileMem::new(geometry.sq_entries, geometry.cq_entries, foe);
-    // SAFETY: the table is D's own, and the driver is static.
-    let bound = unsafe { Bound::new(sq_driver::table::<D>(), std::ptr::from_ref(driver).cast()) }?;
-    // SAFETY: there is no pool, and it is leaked into its place below.
-    let ring = unsafe { Ring::new(HostileHost::default(), mem.clone(), geometry, 0, bound) }?;
-    let ring = NonNull::from(Box::leak(Box::new(ring)));
-    // SAFETY: boxed, as `free` expects, and the first reference.
-    Ok((unsafe { RingRef::from_raw(ring) }, mem))
+    // SAFETY: whatever the setup asks for, there is no pool: it would be at address 0, which READ_FIXED is refused for the want of.
+    Ok((
+        unsafe { ring_over(Geometry { pool: Default::default(), buf_count: 0, ..geometry }, mem.clone(), 0, driver) }?,
+        mem,
+    ))
 }

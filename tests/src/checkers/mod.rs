@@ -7,17 +7,28 @@
 //! - with `--cfg loom`: `loom_mem` and `loom_host`, all interleavings and all stale loads of a small program, by
 //!   the loom model checker. `Weaken` makes one ordering weaker or drops one fence, to show that the models notice.
 //! - without: [`hostile`], a memory whose user side changes between any two loads, with oracles for what the kernel
-//!   side may do with it.
+//!   side may do with it; [`program`], what users may do, made from any bytes; [`world`], which runs it, and [`judge`], which
+//!   says what must come of it. Fuzz targets and seeds are the same programs.
 
+#[cfg(not(loom))]
+pub mod calls;
 #[cfg(not(loom))]
 pub mod hostile;
 #[cfg(not(loom))]
 pub mod hostile_host;
 #[cfg(not(loom))]
-pub mod hostile_program;
+pub mod interleave;
+#[cfg(not(loom))]
+pub mod judge;
 #[cfg(loom)]
 pub mod loom_host;
 #[cfg(loom)]
 pub mod loom_mem;
 #[cfg(loom)]
 pub mod loom_run;
+#[cfg(not(loom))]
+pub mod probe;
+#[cfg(not(loom))]
+pub mod program;
+#[cfg(not(loom))]
+pub mod world;

@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Runs a [`Program`] over hostile memory: every step by itself, or in the middle of another.
+//!
+//! After each step, also one that runs between two loads of another, the slots add up (CQ-5); after each step of the first thread
+//! every completion is an entry's (SUB-2), and a ring is broken if, and only if, an index left its window (IDX-3). At the end
+//! nothing is in flight (LIFE-1).
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::SeqCst;
+
+use kmod_sq::{Geometry, RingRef};
+use liburing_shm::ring::{Consumer, Producer};
+use sq_uapi::consts::register_op;
+use sq_uapi::structs::Argument;
+use sq_uapi::{Errno, SqCancel, SqEnter, SqQuiesce, SqRegister, ioctl};
+
+use super::calls;
+use super::hostile::{Access, HostileMem, UserSide};
+use super::hostile_host::{HostileHost, ring_over};
+use super::interleave::{Why, with_others};
+use super::judge::Judge;
+use super::probe::{self, Probe};
+use super::program::{Attack, Program, REGISTER, Shape, Step, matching};
+
+/// How many calls are in the middle of each other at most.
+const DEPTH: u32 = 3;
+
+/// Numbers that look random.
+#[derive(Clone, Debug)]
+pub struct Mixer(pub u64);
+
+impl Mixer {
+    /// The next one.
+    pub fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// Bytes from a seed.
+#[must_use]
+pub fn bytes_of(seed: u64, len: usize) -> Vec<u8> {
+    let mut mixer = Mixer(seed);
+    (0..len).map(|_| mixer.draw() as u8).collect()
+}
+
+/// Flips bits of entries, moves indices.
+fn foe(attack: Attack) -> impl FnMut(Access, &mut UserSide) + Send {
+    let mut mixer = Mixer(attack.seed);
+    let rate = u64::from(attack.rate());
+    move |access, user| {
+        let draw = if rate == 0 { u64::MAX } else { mixer.draw() };
+        if (draw & 0xff) >= rate {
+            return;
+        }
+        let small = (draw >> 40) as u32 & 3;
+        match draw >> 8 & 0x3f {
+            0 => user.sq_tail = draw as u32,
+            1 => user.cq_head = draw as u32,
+            2..=5 => user.sq_tail = user.sq_tail.wrapping_add(small),
+            6 | 7 => user.cq_head = user.cq_head.wrapping_add(small),
+            8 => user.cq_head = user.cq_head.wrapping_sub(small),
+            9 | 10 => user.cq_flags = draw as u32,
+            _ => {
+                // Preferably the entry that is being read.
+                let slot = if let Access::Sqe(index, _) = access { index as usize } else { (draw >> 32) as usize };
+                let slot = slot % user.sqes.len();
+                user.sqes[slot][(draw >> 16) as usize & 15] ^= 1 << (draw >> 24 & 63);
+            }
+        }
+    }
+}
+
+/// A ring and its users.
+struct World {
+    sq_entries: u32,
+    ring: RefCell<Option<RingRef<HostileHost>>>,
+    mem: HostileMem,
+    producer: RefCell<Producer>,
+    consumer: RefCell<Consumer>,
+    serial: Cell<u64>,
+    judge: RefCell<Judge>,
+    others: RefCell<VecDeque<(u8, Step)>>,
+    depth: Cell<u32>,
+    ran: Cell<Ran>,
+}
+
+/// What came of a program, for those who ask whether programs are worth running.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ran {
+    /// Entries that the kernel side copied.
+    pub accepted: usize,
+    /// Completions.
+    pub completed: usize,
+    /// Steps in the middle of another.
+    pub nested: usize,
+    /// The ring broke.
+    pub broken: bool,
+}
+
+/// Runs a program.
+///
+/// # Panics
+///
+/// If a rule is broken.
+pub fn run(program: Program) -> Ran {
+    let Program { shape, attack, steps, others } = program;
+    let Some(world) = World::new(shape, attack, others) else { return Ran::default() };
+    let world = Rc::new(world);
+    let meanwhile = Rc::clone(&world);
+    with_others(Rc::new(move |why| meanwhile.others_run(why)), || {
+        for step in &steps {
+            world.step(step);
+            world.check();
+        }
+        world.end();
+    });
+    // The closure above is gone, and with it all that the world is kept by.
+    let World { mem, judge, ran, .. } = Rc::into_inner(world).expect("nobody else has the world");
+    judge.into_inner().close(mem.record().parked);
+    ran.get()
+}
+
+impl World {
+    /// `None` if there is no such ring.
+    fn new(shape: Shape, attack: Attack, others: Vec<(u8, Step)>) -> Option<Self> {
+        let setup = shape.setup();
+        let geometry = Geometry::new(&setup).ok()?;
+        let mem = HostileMem::new(geometry.sq_entries, geometry.cq_entries, Box::new(foe(attack)));
+        let bytes = usize::try_from(geometry.pool.size).unwrap();
+        // It outlives the ring, which is freed before `run` returns, and is there for every run of this thread.
+        thread_local!(static POOL: RefCell<Vec<u64>> = RefCell::new(vec![0; 1024]));
+        let pool = POOL.with_borrow_mut(|pool| pool.as_mut_ptr().expose_provenance());
+        assert!(bytes <= 8 * 1024);
+        probe::pool_is(pool as u64, bytes as u64);
+        let ring = if shape.probe {
+            mem.may_park();
+            // SAFETY: the pool is as long as the geometry says, and stays.
+            unsafe { ring_over(geometry, mem.clone(), pool, &Probe) }
+        } else {
+            // SAFETY: as above.
+            unsafe { ring_over(geometry, mem.clone(), pool, &sq_null::Null) }
+        };
+        let ring = ring.unwrap();
+        let lawless = attack.rate() > 0;
+        ring.host().lawless.store(lawless, SeqCst);
+        Some(Self {
+            sq_entries: geometry.sq_entries,
+            ring: RefCell::new(Some(ring)),
+            mem,
+            producer: RefCell::new(Producer::new(geometry.sq_entries, geometry.sqe128)),
+            consumer: RefCell::new(Consumer::new()),
+            serial: Cell::new(1),
+            judge: RefCell::new(Judge::new(shape.probe, bytes > 0, shape.wide_cqe())),
+            others: RefCell::new(others.into()),
+            depth: Cell::new(0),
+            ran: Cell::default(),
+        })
+    }
+
+    /// The ring, as a call on its file has it: kept until the call returns.
+    fn ring(&self) -> Option<RingRef<HostileHost>> {
+        self.ring.borrow().clone()
+    }
+
+    /// Another thread's turn, in the middle of what this one does. If this one sleeps, whoever is next wakes up at once: a thread, the
+    /// worker, the clock.
+    fn others_run(&self, why: Why) -> bool {
+        if self.depth.get() >= DEPTH {
+            return false;
+        }
+        let due = {
+            let mut others = self.others.borrow_mut();
+            match others.front_mut() {
+                Some((wait, _)) if *wait > 0 && why == Why::Point => {
+                    *wait -= 1;
+                    return false;
+                }
+                Some(_) => others.pop_front(),
+                None if why == Why::Point => return false,
+                None => None,
+            }
+        };
+        self.depth.set(self.depth.get() + 1);
+        let did = match (due, self.ring()) {
+            (Some((_, step)), _) => {
+                self.count(|ran| ran.nested += 1);
+                self.step(&step);
+                true
+            }
+            (None, Some(ring)) => HostileHost::run_worker(&ring) || HostileHost::ring_alarm(&ring),
+            (None, None) => false,
+        };
+        self.depth.set(self.depth.get() - 1);
+        did
+    }
+
+    fn count(&self, how: impl FnOnce(&mut Ran)) {
+        let mut ran = self.ran.get();
+        how(&mut ran);
+        self.ran.set(ran);
+    }
+
+    fn publish(&self) {
+        self.producer.borrow_mut().publish(&self.mem);
+    }
+
+    fn lawless(&self) {
+        if let Some(ring) = self.ring() {
+            ring.host().lawless.store(true, SeqCst);
+        }
+    }
+
+    fn step(&self, step: &Step) {
+        self.act(step);
+        if let Some(ring) = self.ring() {
+            assert!(ring.balanced(), "CQ-5, after {step:?}");
+        }
+    }
+
+    fn act(&self, step: &Step) {
+        let user =
+            matches!(step, Step::Push { .. } | Step::Publish | Step::Complete | Step::Write { .. } | Step::Flip { .. });
+        if user {
+            return self.act_alone(step);
+        }
+        let Some(ring) = self.ring() else { return };
+        match step {
+            Step::Submit => {
+                self.publish();
+                let consumed = ring.doorbell().unwrap_or(0);
+                assert!(consumed <= 2 * self.sq_entries, "BELL-3: {consumed} entries in one call");
+            }
+            Step::Enter { flags, min_complete, timeout_ns, min_wait_ns } => {
+                self.publish();
+                let mut enter = SqEnter {
+                    flags: u32::from(flags % 32),
+                    min_complete: u32::from(min_complete % 8),
+                    timeout_ns: (*timeout_ns).into(),
+                    min_wait_ns: (*min_wait_ns).into(),
+                    ..SqEnter::default()
+                };
+                // What the flags do not refer to must be 0: mostly it is.
+                if *timeout_ns < 250 {
+                    enter.timeout_ns *= u64::from(flags & 1);
+                    enter.min_wait_ns *= u64::from(flags >> 3 & 1);
+                }
+                let entered = ring.enter(&mut enter);
+                let known = [0, Errno::ETIME.to_res(), Errno::EINTR.to_res(), Errno::EBUSY.to_res()];
+                let ended = [Errno::EBADFD.to_res(), Errno::ESHUTDOWN.to_res()];
+                assert!(
+                    known.contains(&enter.wait_result) || ended.contains(&enter.wait_result),
+                    "{entered:?} {enter:?}"
+                );
+            }
+            Step::Reap(most) => {
+                let bell = {
+                    let mut consumer = self.consumer.borrow_mut();
+                    consumer.ready(&self.mem);
+                    let _ = (0..most % 64).map_while(|_| consumer.pop(&self.mem)).count();
+                    consumer.release(&self.mem)
+                };
+                if bell {
+                    let _ = ring.doorbell();
+                }
+            }
+            Step::Cancel { back, flags, opcode } => {
+                let (flags, user_data, opcode) = matching(self.serial.get(), *back, *flags, *opcode);
+                let _ = ring.cancel(&SqCancel { user_data, flags, opcode, ..SqCancel::default() });
+            }
+            Step::Sleep(ns) => HostileHost::sleep(&ring, (*ns).into()),
+            Step::Background => drop(HostileHost::run_worker(&ring)),
+            Step::PollFile => drop(ring.poll()),
+            Step::Look => {
+                let look = ring.look();
+                assert!(look.busy == 1 || look.cq_tail.wrapping_sub(look.cq_head) + look.reserved <= look.cq_entries);
+            }
+            Step::Register { which, arg, nr, offset } => {
+                let bare = [register_op::UNREGISTER_FILES, register_op::UNREGISTER_EVENTFD, register_op::ENABLE_RINGS];
+                let op = REGISTER[usize::from(which % 8)];
+                self.judge.borrow_mut().circumstances.restricted |= op == register_op::ALLOW_OPCODES;
+                // Operations without an argument take none; others want one of something, or some files.
+                let some = u32::from(!bare.contains(&op));
+                let many =
+                    if op == register_op::FILES || op == register_op::FILES_UPDATE { u32::from(nr % 8) } else { 1 };
+                let (arg, nr, offset) = (u64::from(*arg), many * some, u32::from(offset % 8));
+                let offset = if op == register_op::FILES_UPDATE { offset } else { 0 };
+                let reg = SqRegister { op, arg: arg * u64::from(some), nr, offset, ..SqRegister::default() };
+                let _ = ring.register(&reg);
+            }
+            Step::Call(call) => {
+                // It may do anything that a call can do.
+                self.lawless();
+                self.judge.borrow_mut().circumstances.restricted |= call.number().0 == ioctl::REGISTER;
+                calls::on_ring(call, &ring);
+            }
+            Step::Kill => {
+                self.judge.borrow_mut().circumstances.killed = true;
+                ring.host().kill();
+            }
+            Step::Quiesce(timeout_ns) => {
+                let quiesce = SqQuiesce { timeout_ns: (*timeout_ns).into(), ..SqQuiesce::default() };
+                let quiet = ring.quiesce(&quiesce).is_ok();
+                assert!(!quiet || ring.stats().inflight == 0, "LIFE-1");
+            }
+            Step::Close => {
+                *self.ring.borrow_mut() = None;
+                ring.abandon();
+                HostileHost::run_worker(&ring);
+            }
+            _ => {}
+        }
+    }
+
+    /// What needs no ring.
+    fn act_alone(&self, step: &Step) {
+        match step {
+            Step::Push { entry, times } => {
+                for _ in 0..=times % 16 {
+                    self.serial.set(self.serial.get() + 1);
+                    let _ = self.producer.borrow_mut().push(&self.mem, entry.words(self.serial.get()));
+                }
+            }
+            Step::Publish => self.publish(),
+            Step::Complete => probe::complete_oldest(),
+            Step::Write { word, by } => {
+                self.lawless();
+                self.mem.meddle(|user| {
+                    let place = match word % 4 {
+                        0 | 1 => &mut user.sq_tail,
+                        2 => &mut user.cq_head,
+                        _ => &mut user.cq_flags,
+                    };
+                    *place = place.wrapping_add_signed((*by).into());
+                });
+            }
+            Step::Flip { slot, bit } => {
+                self.lawless();
+                self.mem.meddle(|user| {
+                    let slot = usize::from(*slot) % user.sqes.len();
+                    user.sqes[slot][usize::from(bit / 64 % 16)] ^= 1 << (bit % 64);
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// After each step of the first thread, when no other is in the middle of one.
+    fn check(&self) {
+        let record = self.mem.record();
+        self.judge.borrow_mut().hear(&record);
+        self.count(|ran| {
+            ran.accepted += record.accepted.len();
+            ran.completed += record.completed.len();
+            ran.broken |= record.may_break;
+        });
+        let Some(ring) = self.ring() else { return };
+        assert!(!record.must_break || ring.is_broken(), "IDX-3: cq_head was out of its window");
+        assert!(record.may_break || !ring.is_broken(), "IDX-3: every index was in its window");
+        assert!(ring.stats().inflight >= probe::holds() as u64, "CAN-1: more requests are held than are in flight");
+    }
+
+    /// LIFE-1: the file is closed, and nothing is left; or it was, and whatever was held then completes into nowhere.
+    fn end(&self) {
+        self.others.borrow_mut().clear();
+        if let Some(ring) = self.ring() {
+            let quiesce = SqQuiesce { size: SqQuiesce::MIN_SIZE as u32, ..SqQuiesce::default() };
+            assert_eq!(ring.quiesce(&quiesce), Ok(()), "LIFE-1");
+            assert_eq!(ring.stats().inflight, 0, "LIFE-1");
+            assert!(ring.balanced(), "CQ-5");
+        }
+        while probe::holds() > 0 {
+            probe::complete_oldest();
+        }
+        let kept = self.ring.borrow_mut().take();
+        drop(kept);
+        self.judge.borrow_mut().hear(&self.mem.record());
+    }
+}
