@@ -50,11 +50,13 @@ mod issue;
 mod panic;
 mod payload;
 mod request;
+mod slot;
 mod table;
 
 pub use issue::{Entry, Issued, Op};
 pub use payload::{Payload, Shared};
 pub use request::{Request, RequestId};
+pub use slot::Slot;
 pub use sq_uapi::consts::{fsync_flags, op};
 pub use sq_uapi::{Command, Errno, command};
 pub use table::{Bound, table};

@@ -4,6 +4,7 @@
 mod cpio;
 mod disk;
 mod dmesg;
+mod examples;
 mod guest;
 mod initramfs;
 mod insns;

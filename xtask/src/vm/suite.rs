@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::guest::{Guest, Job, JobResult};
-use super::{disk, life, storage};
+use super::{disk, examples, life, storage};
 use crate::ctx::Ctx;
 use crate::kernel::Kernel;
 use crate::module;
@@ -41,6 +41,8 @@ pub(crate) struct Programs {
     /// The test programs of [`PACKAGES`].
     tests: Vec<PathBuf>,
     storage_client: PathBuf,
+    /// Of examples/dma-rust.
+    storm: PathBuf,
 }
 
 /// Builds the modules for `kernel`, boots it, and runs everything; `long` for hours rather than minutes.
@@ -52,6 +54,7 @@ pub(crate) fn run(ctx: &Ctx, kernel: Kernel, programs: &Programs, long: bool) ->
     let loaded = built.modules.iter().filter_map(|m| Some(m.file_stem()?.to_string_lossy().into_owned()));
     let loaded: Vec<String> = loaded.collect();
     jobs(&mut guest, programs)?;
+    examples::add(ctx, kernel, &mut guest, &programs.storm, long)?;
     life::jobs(ctx, &mut guest, &loaded, long)?;
     let results = guest.boot(ctx)?;
     Ok(summarise(kernel, &results.jobs))
@@ -95,7 +98,8 @@ impl Programs {
         tests.sort();
         let storage_client =
             built(ctx, &["build", "-p", "sq-storage"], "bin")?.pop().context("cargo built no client")?;
-        Ok(Self { tests, storage_client })
+        let storm = built(ctx, &["build", "-p", "sq-dma", "--example", "storm"], "example")?;
+        Ok(Self { tests, storage_client, storm: storm.into_iter().next().context("cargo built no storm")? })
     }
 }
 
