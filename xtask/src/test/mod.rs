@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask test`: the stages, one after another, and a table at the end.
 
+mod guide;
 pub(crate) mod host;
 mod rules;
 mod stage;
@@ -17,7 +18,7 @@ use stage::{Outcome, Report, Stage};
 
 /// What the test command takes.
 ///
-/// Stages: fmt rules clippy doc test doctest loom, then for each kernel K: module-K and vm-K, and insns. A failed stage does not stop
+/// Stages: fmt rules clippy doc test doctest loom, then for each kernel K: module-K and vm-K, insns and guide. A failed stage does not stop
 /// the others, but makes the exit code non-zero.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -79,6 +80,11 @@ fn kernel_stages(chosen: &[Kernel]) -> Vec<Stage> {
         stages.push(Stage::new("insns", "count an operation's instructions, compare with bench/insns.csv", |ctx| {
             Ok(Outcome { log: vm::check_insns(ctx)?, ..Outcome::default() })
         }));
+        stages.push(Stage::new(
+            "guide",
+            "from an empty directory to a new driver's clients, by docs/driver-guide.md",
+            guide::check,
+        ));
     }
     stages
 }
