@@ -18,10 +18,14 @@
 #include <linux/limits.h>
 #include <linux/module.h>
 #include <linux/types.h>
+#include <linux/version.h>
 #include <sq.h>
 
 #ifndef CONFIG_X86_64
 #error "sq is for x86-64 only, for now"
+#endif
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 1, 0)
+#error "sq needs Linux 6.1 or newer"
 #endif
 
 /* sq_driver_table.version. Another one is refused. */

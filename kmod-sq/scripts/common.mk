@@ -31,8 +31,10 @@ export SQ_SRC SQ_RUSTFLAGS SQ_VERSION WERROR
 all: modules
 
 ifneq ($(filter all modules,$(or $(MAKECMDGOALS),all)),)
-  ifeq ($(wildcard $(KDIR)/Makefile),)
-    $(error no kernel headers at $(KDIR). Debian, Ubuntu: apt install linux-headers-$(shell uname -r). Or name another kernel's: make KDIR=/path/to/build)
+  # Nothing, or "error: ..."
+  SQ_KERNEL_FAULT := $(shell sh $(SQ_SRC)/scripts/check-kernel.sh $(KDIR))
+  ifneq ($(SQ_KERNEL_FAULT),)
+    $(error $(wordlist 2,$(words $(SQ_KERNEL_FAULT)),$(SQ_KERNEL_FAULT)))
   endif
   ifneq ($(SQ_NEEDS_RUST),)
     # One line: "rustc-path library-path key", or "error: ..."

@@ -11,9 +11,13 @@ why=""
 export RUSTC_BOOTSTRAP=1
 unset MAKEFLAGS MFLAGS CARGO_MAKEFLAGS # rustc would warn about the jobserver of make -j
 
-for rustc in ${RUSTC:-rustc /usr/bin/rustc "$HOME/.cargo/bin/rustc" /usr/local/bin/rustc}; do
-	rustc=$(command -v "$rustc") || continue
-	version=$("$rustc" --version 2>/dev/null) || continue
+# HOME is not set where DKMS builds at boot.
+for rustc in ${RUSTC:-rustc /usr/bin/rustc "${HOME:-}/.cargo/bin/rustc" /usr/local/bin/rustc}; do
+	if ! version=$("$rustc" --version 2>/dev/null); then
+		[ "${RUSTC:-}" != "$rustc" ] || why="$why $rustc does not run;"
+		continue
+	fi
+	rustc=$(command -v "$rustc")
 	minor=$(expr "$version" : 'rustc 1\.\([0-9]*\)' || echo 0)
 	if [ "$minor" -lt $min ]; then
 		why="$why $rustc is 1.$minor, older than 1.$min;"

@@ -371,14 +371,35 @@ struct sq_tally *sq_device_tally(struct miscdevice *misc)
 static LIST_HEAD(sq_devices);
 static DEFINE_MUTEX(sq_devices_lock);
 
-static bool sq_known(const char *name)
+static struct sq_device *sq_device_named(const char *name)
 {
 	struct sq_device *device;
 
 	list_for_each_entry(device, &sq_devices, list)
 		if (!strcmp(device->name, name))
-			return true;
-	return false;
+			return device;
+	return NULL;
+}
+
+/* misc_register() would find out about a name that is taken too, but complains at length and says not whose it is. */
+static int sq_add(struct sq_device *device)
+{
+	const struct sq_device *other;
+	int err;
+
+	mutex_lock(&sq_devices_lock);
+	other = sq_device_named(device->name);
+	if (other) {
+		pr_err("sq: %s: /dev/%s belongs to module %s: unload that one first, or give this driver another name\n",
+		       module_name(device->owner), device->name, module_name(other->owner));
+		err = -EEXIST;
+	} else {
+		err = misc_register(&device->misc);
+	}
+	if (!err)
+		list_add_tail(&device->list, &sq_devices);
+	mutex_unlock(&sq_devices_lock);
+	return err;
 }
 
 static bool sq_name_is_good(const char *name)
@@ -397,8 +418,8 @@ static int sq_check_table(const struct sq_driver_table *table, struct module *ow
 
 	/* These two first, and only these: the rest of another version may mean anything. */
 	if (table->version != SQ_DRIVER_VERSION || table->size != sizeof(*table)) {
-		pr_err("sq: %s has driver table version %u of %u bytes, sq.ko has version %u of %zu: rebuild it\n", who,
-		       table->version, table->size, SQ_DRIVER_VERSION, sizeof(*table));
+		pr_err("sq: %s has driver table version %u of %u bytes, sq.ko has version %u of %zu: rebuild %s with the headers of this sq.ko\n", who,
+		       table->version, table->size, SQ_DRIVER_VERSION, sizeof(*table), who);
 		return -EINVAL;
 	}
 	if (!table->name || !sq_name_is_good(table->name)) {
@@ -446,12 +467,7 @@ struct sq_device *sq_driver_register(const struct sq_driver_table *table, const 
 		.mode	= mode,
 		.groups	= sq_device_groups,
 	};
-	mutex_lock(&sq_devices_lock);
-	/* misc_register() would find out too, but complains at length. */
-	err = sq_known(device->name) ? -EEXIST : misc_register(&device->misc);
-	if (!err)
-		list_add_tail(&device->list, &sq_devices);
-	mutex_unlock(&sq_devices_lock);
+	err = sq_add(device);
 	if (err) {
 		kfree(device);
 		return ERR_PTR(err);
