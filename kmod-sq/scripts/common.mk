@@ -30,7 +30,7 @@ export SQ_SRC SQ_RUSTFLAGS SQ_VERSION WERROR
 
 all: modules
 
-ifneq ($(filter all modules,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter all modules check,$(or $(MAKECMDGOALS),all)),)
   # Nothing, or "error: ..."
   SQ_KERNEL_FAULT := $(shell sh $(SQ_SRC)/scripts/check-kernel.sh $(KDIR))
   ifneq ($(SQ_KERNEL_FAULT),)
@@ -66,7 +66,11 @@ $(SQ_CORE_RLIB):
 	@sh $(SQ_SRC)/scripts/build-core.sh $(SQ_RUSTC) $(SQ_LIBRARY) $(SQ_SYSROOT)
 endif
 
+# Everything that can be known to be missing was looked for above.
+check:
+	@echo "sq $(SQ_VERSION) can be built for kernel $$(cat $(KDIR)/include/config/kernel.release)$(if $(SQ_RUSTC), by $(SQ_RUSTC))"
+
 clean:
 	rm -rf $(OUT)
 
-.PHONY: all modules modules_install links clean
+.PHONY: all modules modules_install links check clean

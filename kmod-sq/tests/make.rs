@@ -59,12 +59,16 @@ impl Place {
         ))
     }
 
-    /// What make writes to stderr; it must fail.
-    fn make_fails(&self, folder: &Path, words: &[&str]) -> String {
+    fn make(&self, folder: &Path, words: &[&str]) -> Command {
         let mut make = Command::new("make");
         make.arg("-C").arg(folder).arg(format!("OUT={}", self.0.join("out").display())).args(words);
         make.env_remove("MAKEFLAGS").env_remove("RUSTC").env("LC_ALL", "C");
-        let output = make.output().expect("make runs");
+        make
+    }
+
+    /// What make writes to stderr; it must fail.
+    fn make_fails(&self, folder: &Path, words: &[&str]) -> String {
+        let output = self.make(folder, words).output().expect("make runs");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success(), "make {words:?} succeeded: {said}");
         said
@@ -187,6 +191,24 @@ fn a_driver_before_sq() {
 fn install_before_build() {
     let Some(place) = Place::new("install") else { return };
     contains(&place.make_fails(here(), &["modules_install"]), &["nothing built in", "run make first"]);
+}
+
+/// Each target, each variable that the Makefile gives a default, and where to read on.
+#[test]
+fn help_teaches() {
+    let Some(place) = Place::new("help") else { return };
+    let output = place.make(here(), &["-s", "help"]).output().expect("make runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    contains(&said, &["make KDIR=", "make check", "make modules_install", "make clean", "docs/install.md", "modprobe"]);
+    for file in ["Makefile", "scripts/common.mk"] {
+        let text = fs::read_to_string(here().join(file)).expect("a file of ours");
+        for variable in text.lines().filter_map(|line| line.split_once(" ?= ")).map(|(name, _)| name) {
+            // Which of the two a Makefile that includes it wants is not the user's.
+            if variable != "SQ_NEEDS_RUST" {
+                contains(&said, &[&format!("\n  {variable} ")]);
+            }
+        }
+    }
 }
 
 /// Who includes the header without our Makefile is told as well.
