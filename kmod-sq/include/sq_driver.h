@@ -19,6 +19,7 @@
 #include <linux/module.h>
 #include <linux/types.h>
 #include <linux/version.h>
+#include <linux/workqueue.h>
 #include <sq.h>
 
 #ifndef CONFIG_X86_64
@@ -161,6 +162,45 @@ static_assert(sizeof(struct sq_request) == 312);
 static_assert(sizeof(struct sq_request_ops) == 48);
 static_assert(sizeof(struct sq_driver_table) == 72);
 static_assert(offsetof(struct sq_driver_table, issue) == 32);
+
+/*
+ * Workers by user. An operation that goes on after issue() may wait for user
+ * space: for a page of its payload (userfaultfd), or for what a process serves
+ * (FUSE). On a queue that all share, one user could stall everybody; of these
+ * each user has one, which runs 256 items at a time.
+ */
+struct sq_user;
+
+struct sq_work {
+	void			(*run)(struct sq_work *work);	/* may sleep; the work may be gone when it returns */
+	struct module		*owner;	/* THIS_MODULE: it stays until run() has returned */
+	struct work_struct	item;	/* the framework's */
+};
+
+/**
+ * sq_user_get - the user whose credentials are current
+ *
+ * In issue() that is the ring's user. May sleep.
+ *
+ * Returns a counted reference, or NULL if there is no memory.
+ */
+struct sq_user *sq_user_get(void);
+
+/**
+ * sq_user_put - gives a reference back, in any context that may take a spinlock_t
+ * @user:	from sq_user_get()
+ */
+void sq_user_put(struct sq_user *user);
+
+/**
+ * sq_work_queue - has work done by a worker of a user's
+ * @user:	a reference is held until @work runs
+ * @work:	not queued at the moment; run and owner are set
+ *
+ * In any context that may take a spinlock_t, by whoever holds a request or an
+ * open file: that pins the owner up to here.
+ */
+void sq_work_queue(struct sq_user *user, struct sq_work *work);
 
 struct sq_device;
 

@@ -62,27 +62,36 @@ static __always_inline long sq_call_owned(struct sq_home *home, u32 cmd, u8 *arg
 }
 
 /*
- * ENABLE_RINGS: the ring is its caller's from now on, mm and credentials. Not if
+ * ENABLE_RINGS: the ring is its caller's from now on, mm, credentials and all. Not if
  * it has been mapped elsewhere: who can write entries would have them run by another.
  */
 static long sq_enable(struct sq_home *home, u8 *arg, size_t len)
 {
 	const struct cred *cred = home->cred;
+	struct sq_user *user = home->user;
 	struct mm_struct *mm = home->mm;
+	struct sq_user *new_user;
 	long ret;
 
 	if (current->mm != mm && (home->mapped || !current->mm))
 		return -EXDEV;
+	new_user = sq_user_get();
+	if (!new_user)
+		return -ENOMEM;
 	ret = sq_ring_call(home->ring, SQ_IOC_REGISTER, arg, len);
-	if (ret)
+	if (ret) {
+		sq_user_put(new_user);
 		return ret;
+	}
 	mmgrab(current->mm);
 	home->mm = current->mm;
 	home->cred = get_current_cred();
+	home->user = new_user;
 	/* Pairs with the acquires: whoever finds the ring enabled finds its owner. */
 	smp_store_release(&home->disabled, false);
 	mmdrop(mm);
 	put_cred(cred);
+	sq_user_put(user);
 	return 0;
 }
 

@@ -4,7 +4,8 @@
  * list in Rust.
  *
  *	device.c	drivers, nodes, and the calls on an open file
- *	home.c		life of what a ring stands on; sleeping, waking, workers, clock
+ *	home.c		life of what a ring stands on; sleeping, waking, the clock
+ *	users.c		workers, by user
  *	poll.c		the polling thread
  *	show.c		fdinfo, and a device's counters in sysfs
  *	trace.c		tracepoints (sq_trace.h)
@@ -68,10 +69,11 @@ struct sq_home {
 	struct list_head	tallied;	/* in its device's tally */
 	struct mm_struct	*mm;		/* mmgrab: an identity, and the way to mmget_not_zero() */
 	const struct cred	*cred;		/* every entry runs with it */
+	struct sq_user		*user;		/* the same one's: whose worker drains */
 	struct sq_device	*device;
 
 	/* LIFE-3: a ring set up disabled changes hands when it is enabled. */
-	bool			disabled;	/* while it is set, mm and cred may change, under enable_lock */
+	bool			disabled;	/* while it is set, mm, cred and user may change, under enable_lock */
 	bool			mapped;		/* its first owner can see it, so nobody else may have it */
 	struct mutex		enable_lock;	/* only ever tried for */
 
@@ -117,6 +119,8 @@ static inline void sq_timer_init(struct hrtimer *timer, enum hrtimer_restart (*f
 }
 
 /* --- home.c --- */
+/* For what is bounded. */
+extern struct workqueue_struct *sq_workqueue;
 int sq_homes_init(void);
 void sq_homes_exit(void);
 struct sq_home *sq_home_new(struct sq_device *device);
@@ -130,6 +134,11 @@ void sq_home_close(struct sq_home *home);
  */
 bool sq_guise_on(const struct cred **cred, struct sq_home *home);
 void sq_guise_off(const struct cred *cred, struct sq_home *home);
+
+/* --- users.c; sq_driver.h has more --- */
+/* For items that keep this module, or what does. False: it is queued already. */
+bool sq_user_queue(struct sq_user *user, struct work_struct *work);
+void sq_users_exit(void);
 
 /* --- device.c --- */
 extern const struct file_operations sq_file_operations;

@@ -2,12 +2,12 @@
 /*
  * What a ring stands on: its life, and sleeping, waking, workers and the clock.
  *
- * Everything deferred runs on two unbound workqueues of our own. A drain may
- * wait for a page that user space serves, for ever if it likes, and a queue has
- * a limit of items that run at a time: so alarms and ends have another one, on
- * which everything is bounded. No item waits for one that is merely queued;
- * free_work waits for an alarm_work or timer that is running. Module exit
- * drains both (LIFE-4).
+ * Everything deferred runs on unbound workqueues of our own. A drain may wait
+ * for a page that user space serves, for ever if it likes: so it runs on its
+ * user's queue (users.c). Alarms and ends have another one, on which everything
+ * is bounded. No item waits for one that is merely queued; free_work waits for
+ * an alarm_work or timer that is running, the end of a user for the last item
+ * of its queue to return. Module exit drains them all (LIFE-4).
  *
  * Locks, outer first: alarm_lock, then the timer's. wait.lock and eventfd_lock
  * (and then the eventfd's) are taken with none of ours held, the completion
@@ -23,25 +23,18 @@
 
 #include "glue.h"
 
-/* Not WQ_MEM_RECLAIM: a drain may run any driver's issue(), and wait for what is not. */
-static struct workqueue_struct *sq_drains;
-static struct workqueue_struct *sq_workqueue;
+struct workqueue_struct *sq_workqueue;
 
 int sq_homes_init(void)
 {
-	sq_drains = alloc_workqueue("sq-drain", WQ_UNBOUND, 0);
-	if (!sq_drains)
-		return -ENOMEM;
 	sq_workqueue = alloc_workqueue("sq", WQ_UNBOUND, 0);
-	if (!sq_workqueue)
-		destroy_workqueue(sq_drains);
 	return sq_workqueue ? 0 : -ENOMEM;
 }
 
-/* Each home pins this module, so only the tail of a last free_work can be left: this waits for it. */
+/* Each home pins this module, so only users that linger and the tail of a last free_work can be left: this waits for them. */
 void sq_homes_exit(void)
 {
-	destroy_workqueue(sq_drains);
+	sq_users_exit();
 	destroy_workqueue(sq_workqueue);
 }
 
@@ -64,15 +57,11 @@ static void sq_drain_work(struct work_struct *work)
 {
 	struct sq_home *home = container_of(work, struct sq_home, drain_work);
 	const struct cred *cred;
-	bool alive;
+	bool alive = sq_guise_on(&cred, home);
 
-	/* Not enabled yet, so nothing was accepted, and there is no owner to be (LIFE-3). */
-	if (!smp_load_acquire(&home->disabled)) {
-		alive = sq_guise_on(&cred, home);
-		sq_ring_drain(home->ring, alive);
-		if (alive)
-			sq_guise_off(cred, home);
-	}
+	sq_ring_drain(home->ring, alive);
+	if (alive)
+		sq_guise_off(cred, home);
 	/* The reference that came with the work. */
 	sq_ring_put(home->ring);
 }
@@ -123,6 +112,11 @@ struct sq_home *sq_home_new(struct sq_device *device)
 	home = kzalloc(sizeof(*home), GFP_KERNEL_ACCOUNT);
 	if (!home)
 		return ERR_PTR(-ENOMEM);
+	home->user = sq_user_get();
+	if (!home->user) {
+		kfree(home);
+		return ERR_PTR(-ENOMEM);
+	}
 	init_waitqueue_head(&home->wait);
 	spin_lock_init(&home->eventfd_lock);
 	raw_spin_lock_init(&home->alarm_lock);
@@ -160,6 +154,7 @@ void sq_home_free(struct sq_home *home)
 		sq_pages_free(&home->pages[i]);
 	if (home->eventfd)
 		eventfd_ctx_put(home->eventfd);
+	sq_user_put(home->user);
 	put_cred(home->cred);
 	mmdrop(home->mm);
 	sq_device_unpin(home->device);
@@ -172,10 +167,13 @@ void sq_queue_free(struct sq_home *home)
 	queue_work(sq_workqueue, &home->free_work);
 }
 
-/* False if it is queued already. The caller has counted a reference for it. */
+/* False if it is queued already, or never will be. The caller has counted a reference for it. */
 bool sq_queue_drain(struct sq_home *home)
 {
-	return queue_work(sq_drains, &home->drain_work);
+	/* Not enabled yet, so nothing was accepted, and there is no user to be (LIFE-3). */
+	if (smp_load_acquire(&home->disabled))
+		return false;
+	return sq_user_queue(home->user, &home->drain_work);
 }
 
 void sq_set_alarm(struct sq_home *home, u64 at_ns)

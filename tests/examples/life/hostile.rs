@@ -9,7 +9,7 @@ use std::thread;
 use sq_uapi::consts::{register_op, setup_flags};
 use sq_uapi::ioctl;
 
-use crate::proc::Child;
+use crate::proc::{Child, shared_word};
 use crate::raw::{self, MODES, Map, NULL, Raw, Res, cancel_any, delay, echo, open, set_up, shape, some_mode};
 use crate::{Check, Outcome, Random, joined, times, want};
 
@@ -46,16 +46,6 @@ fn beside_a_good_one(check: fn() -> Outcome) -> Outcome {
     stop.store(1, Ordering::Release);
     want!(good.wait(), 0);
     outcome
-}
-
-/// A word that a forked child shares. It stays mapped.
-fn shared_word() -> &'static AtomicU32 {
-    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
-    // SAFETY: a new mapping, where the kernel likes.
-    let at = unsafe { libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
-    assert!(at != libc::MAP_FAILED);
-    // SAFETY: mapped for good, aligned, zero.
-    unsafe { AtomicU32::from_ptr(at.cast()) }
 }
 
 fn summing_up(stop: &AtomicU32) -> Outcome {

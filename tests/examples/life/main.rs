@@ -7,6 +7,7 @@
 mod hostile;
 mod kill;
 mod memory;
+mod page;
 mod pass;
 mod proc;
 mod raw;
@@ -14,6 +15,7 @@ mod share;
 mod stall;
 mod storm;
 mod unload;
+mod users;
 
 use std::process::ExitCode;
 
@@ -69,12 +71,13 @@ fn main() -> ExitCode {
         "share" => share::CHECKS,
         "hostile" => hostile::CHECKS,
         "stall" => stall::CHECKS,
+        "users" => users::CHECKS,
         "memory" => memory::CHECKS,
         "unload" => return unload::main(&args[2..]),
         // What a child of the checks becomes by exec.
         "stranger" => return share::stranger(args.get(2).map_or("", String::as_str)),
         _ => {
-            eprintln!("usage: life storm|kill|share|hostile|stall|memory|unload MODULE..");
+            eprintln!("usage: life storm|kill|share|hostile|stall|users|memory|unload MODULE..");
             return ExitCode::from(2);
         }
     };

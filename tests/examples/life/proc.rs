@@ -2,6 +2,7 @@
 //! Processes, and what the kernel says about what they left.
 
 use std::fs;
+use std::sync::atomic::AtomicU32;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -89,4 +90,34 @@ impl Child {
 
 pub(crate) fn sleep_us(us: u64) {
     sleep(Duration::from_micros(us));
+}
+
+/// What a child has to say, as its exit code.
+pub(crate) fn code(result: Outcome) -> i32 {
+    match result {
+        Ok(()) => 0,
+        Err(why) => {
+            println!("in a child: {why}");
+            1
+        }
+    }
+}
+
+/// Gives up root for good, in this process.
+pub(crate) fn become_user(uid: u32) -> Outcome {
+    // SAFETY: no pointers.
+    if uid != 0 && unsafe { libc::setresuid(uid, uid, uid) } < 0 {
+        return Err(format!("setresuid: {}", crate::raw::last()).into());
+    }
+    Ok(())
+}
+
+/// A word that a forked child shares. It stays mapped.
+pub(crate) fn shared_word() -> &'static AtomicU32 {
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+    // SAFETY: a new mapping, where the kernel likes.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    assert!(at != libc::MAP_FAILED);
+    // SAFETY: mapped for good, aligned, zero.
+    unsafe { AtomicU32::from_ptr(at.cast()) }
 }

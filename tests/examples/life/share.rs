@@ -15,7 +15,7 @@ use sq_uapi::consts::{register_op, setup_flags, sqe_flags};
 use sq_uapi::{SqCancel, SqQuiesce, SqSetup, ioctl};
 
 use crate::pass::{pair, receive, send};
-use crate::proc::{Child, all_given_back};
+use crate::proc::{Child, all_given_back, become_user, code};
 use crate::raw::{
     self, MODES, Map, NULL, Raw, call, delay, echo, enter, never, register, set_up, shape, stats, transfer,
 };
@@ -76,25 +76,6 @@ fn estranged(fd: RawFd) -> Outcome {
         }
     }
     stats(fd)?;
-    Ok(())
-}
-
-fn code(result: Outcome) -> i32 {
-    match result {
-        Ok(()) => 0,
-        Err(why) => {
-            println!("in a child: {why}");
-            1
-        }
-    }
-}
-
-/// Gives up root for good, in this process.
-fn become_user(uid: u32) -> Outcome {
-    // SAFETY: no pointers.
-    if uid != 0 && unsafe { libc::setresuid(uid, uid, uid) } < 0 {
-        return Err(format!("setresuid: {}", raw::last()).into());
-    }
     Ok(())
 }
 

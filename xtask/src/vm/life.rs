@@ -24,8 +24,15 @@ mount -t cgroup2 cgroup /sys/fs/cgroup
 echo 1 >/proc/sys/vm/unprivileged_userfaultfd";
 
 /// Groups, and whether they run as an ordinary user.
-const GROUPS: [(&str, bool); 6] =
-    [("storm", true), ("kill", true), ("hostile", true), ("stall", true), ("share", false), ("memory", false)];
+const GROUPS: [(&str, bool); 7] = [
+    ("storm", true),
+    ("kill", true),
+    ("hostile", true),
+    ("stall", true),
+    ("users", false),
+    ("share", false),
+    ("memory", false),
+];
 
 /// Adds the jobs; the last one unloads `modules`.
 pub(super) fn jobs(ctx: &Ctx, guest: &mut Guest, modules: &[String], long: bool) -> Result<()> {

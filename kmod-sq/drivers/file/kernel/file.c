@@ -48,7 +48,7 @@ int sq_file_read_now(struct file *file, loff_t off, const struct sq_payload *pay
 	return err ?: vfs_iocb_iter_read(file, &iocb, &iter);
 }
 
-module_sq_rust_driver_with(sq_jobs_init, sq_jobs_exit);
+module_sq_rust_driver();
 MODULE_DESCRIPTION("sq driver of regular files and block devices");
 MODULE_VERSION(SQ_VERSION);
 MODULE_LICENSE("Dual MIT/GPL");

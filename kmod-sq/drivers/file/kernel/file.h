@@ -4,7 +4,7 @@
  *
  *	file.c		the module; what a file is; reads that need not wait
  *	file_job.c	an operation that goes on after issue()
- *	file_lanes.c	which of these run, so that a slow file keeps no other waiting
+ *	file_lanes.c	which of these run, so that a slow file keeps no other waiting, nor a user another
  *	file_vfs.c	one attempt at an operation, by the VFS's iocb path
  */
 #ifndef _SQ_GLUE_FILE_H
@@ -12,19 +12,21 @@
 
 #include <linux/fs.h>
 #include <linux/list.h>
+#include <linux/rbtree.h>
 #include <linux/uio.h>
-#include <linux/workqueue.h>
 #include <sq_driver.h>
 
 /* src/vfs.rs has the same numbers. */
 enum sq_what { SQ_READ, SQ_WRITE, SQ_SYNC, SQ_DATASYNC };
 
-/* Jobs on one file that run at a time. */
+/* A user's jobs on one file. */
 struct sq_lane {
-	struct hlist_node	node;
+	struct rb_node		node;
 	struct inode		*inode;
+	struct sq_user		*user;		/* counted */
 	bool			in_turn;	/* what the file system does one at a time: buffered writes */
-	unsigned int		running;
+	unsigned int		jobs;		/* those that have it, attempted inline, waiting or running */
+	unsigned int		running;	/* by workers */
 	struct list_head	waiting;
 };
 
@@ -44,21 +46,21 @@ struct sq_job {
 	atomic_t		ends;		/* of an attempt: its call returns, and ki_complete() */
 	ssize_t			res;
 
-	struct work_struct	work;
-	struct hlist_node	by_id;		/* hashed: not started, so it can be canceled */
+	struct sq_work		work;
+	struct rb_node		by_id;		/* in a tree: not started, so it can be canceled */
 	struct list_head	list;		/* in its lane's queue */
 	struct sq_lane		*lane;
-	struct sq_lane		*spare;		/* for a lane, should there be none */
 };
 
 /* --- file_job.c --- */
-int sq_jobs_init(void);
-void sq_jobs_exit(void);
-/* Has it run by a worker. */
-void sq_job_queue(struct sq_job *job);
+/* From any context. */
 void sq_job_free(struct sq_job *job);
 
 /* --- file_lanes.c --- */
+/* That of the user whose credentials are current, for a job. Null: there is no memory. */
+struct sq_lane *sq_lane_get(struct inode *inode, bool in_turn);
+/* From any context. */
+void sq_lane_put(struct sq_lane *lane);
 /* From any context. */
 void sq_lanes_push(struct sq_job *job);
 /* False: it was canceled. Either way sq_lanes_end() follows. */

@@ -9,35 +9,15 @@
  */
 #include <linux/cred.h>
 #include <linux/memcontrol.h>
+#include <linux/mm.h>
+#include <linux/module.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include "file.h"
 
-/* No file may have more than a few of them: see file_lanes.c. */
-#define SQ_WORKERS 512
-
-static struct workqueue_struct *sq_file_workqueue;
-
-static void sq_job_work(struct work_struct *work);
-
-int sq_jobs_init(void)
-{
-	sq_file_workqueue = alloc_workqueue("sq_file", WQ_UNBOUND, SQ_WORKERS);
-	return sq_file_workqueue ? 0 : -ENOMEM;
-}
-
-/* Requests pin this module, so only the tails of items can be left. */
-void sq_jobs_exit(void)
-{
-	destroy_workqueue(sq_file_workqueue);
-}
-
-void sq_job_queue(struct sq_job *job)
-{
-	queue_work(sq_file_workqueue, &job->work);
-}
+static void sq_job_work(struct sq_work *work);
 
 /* RLIMIT_FSIZE of the ring's process, which a worker that drains the ring only has the mm of. */
 static unsigned long sq_fsize(void)
@@ -62,35 +42,53 @@ static unsigned long sq_fsize(void)
 static struct sq_job *sq_job_new(struct sq_request *request, enum sq_what what, loff_t off, size_t done)
 {
 	struct sq_job *job = kzalloc(sizeof(*job), GFP_KERNEL_ACCOUNT);
+	struct inode *inode;
 
 	if (!job)
 		return NULL;
-	job->spare = kmalloc(sizeof(*job->spare), GFP_KERNEL_ACCOUNT);
-	if (!job->spare) {
+	job->file = (struct file *)request->target;
+	init_sync_kiocb(&job->iocb, job->file);
+	inode = job->file->f_mapping->host;
+	job->lane = sq_lane_get(inode, what == SQ_WRITE && S_ISREG(inode->i_mode) && !(job->iocb.ki_flags & IOCB_DIRECT));
+	if (!job->lane) {
 		kfree(job);
 		return NULL;
 	}
 	job->request = request;
-	job->file = (struct file *)request->target;
 	job->what = what;
 	job->off = off;
 	job->done = done;
 	job->fsize = what == SQ_WRITE ? sq_fsize() : RLIM_INFINITY;
 	job->cred = get_current_cred();
 	job->memcg = get_mem_cgroup_from_mm(current->mm);
-	init_sync_kiocb(&job->iocb, job->file);
-	INIT_WORK(&job->work, sq_job_work);
+	job->work.run = sq_job_work;
+	job->work.owner = THIS_MODULE;
+	RB_CLEAR_NODE(&job->by_id);
 	INIT_LIST_HEAD(&job->list);
 	return job;
 }
 
-/* From any context. */
+static void sq_job_free_sleeping(struct sq_work *work)
+{
+	struct sq_job *job = container_of(work, struct sq_job, work);
+
+	kvfree(job->bvec);
+	job->bvec = NULL;
+	sq_job_free(job);
+}
+
 void sq_job_free(struct sq_job *job)
 {
+	/* Pages of so large a transfer are listed in memory that cannot be freed everywhere. */
+	if (is_vmalloc_addr(job->bvec)) {
+		job->work.run = sq_job_free_sleeping;
+		sq_work_queue(job->lane->user, &job->work);
+		return;
+	}
 	mem_cgroup_put(job->memcg);
 	put_cred(job->cred);
+	sq_lane_put(job->lane);
 	kfree(job->bvec);
-	kfree(job->spare);
 	kfree(job);
 }
 
@@ -189,7 +187,7 @@ static void sq_job_run(struct sq_job *job)
 	sq_job_tried(job, res);
 }
 
-static void sq_job_work(struct work_struct *work)
+static void sq_job_work(struct sq_work *work)
 {
 	struct sq_job *job = container_of(work, struct sq_job, work);
 	struct sq_lane *lane = job->lane;

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * Lanes: of one file a few jobs run at a time, the others wait in its own queue.
- * So a file that hangs holds a few workers, and as many of its jobs; all other
- * files go on. A job's work item is queued when it may run, so no item waits for
- * another. Within a file it is first come, first served.
+ * Lanes: of one file a few of a user's jobs run at a time, the others wait in its
+ * own queue. So a file that hangs holds a few of the user's workers, and as many
+ * jobs; his other files go on, and everything of others' does. A job's work is
+ * queued when it may run, so none waits for another. Within a lane it is first
+ * come, first served.
+ *
+ * Trees, since they hold as many as there are requests, and are searched with
+ * interrupts off.
  */
-#include <linux/hashtable.h>
+#include <linux/cred.h>
+#include <linux/rbtree.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 
@@ -16,39 +21,118 @@
 #define SQ_LANE_IN_TURN	2
 
 static DEFINE_SPINLOCK(sq_lanes_lock);
-static DEFINE_HASHTABLE(sq_lanes, 8);
+static struct rb_root sq_lanes = RB_ROOT;
 /* Jobs that are not started, by their request's id. */
-static DEFINE_HASHTABLE(sq_unstarted, 8);
+static struct rb_root sq_unstarted = RB_ROOT;
 
-static struct sq_lane *sq_lane_of(struct sq_job *job)
+static int sq_lane_order(struct rb_node *node, const struct rb_node *other)
 {
-	struct inode *inode = job->file->f_mapping->host;
-	bool in_turn = job->what == SQ_WRITE && S_ISREG(inode->i_mode) && !(job->iocb.ki_flags & IOCB_DIRECT);
-	struct sq_lane *lane;
+	const struct sq_lane *a = rb_entry(node, struct sq_lane, node);
+	const struct sq_lane *b = rb_entry(other, struct sq_lane, node);
 
-	hash_for_each_possible(sq_lanes, lane, node, (unsigned long)inode)
-		if (lane->inode == inode && lane->in_turn == in_turn)
-			return lane;
-	lane = job->spare;
-	job->spare = NULL;
-	*lane = (struct sq_lane){ .inode = inode, .in_turn = in_turn };
-	INIT_LIST_HEAD(&lane->waiting);
-	hash_add(sq_lanes, &lane->node, (unsigned long)inode);
+	if (a->inode != b->inode)
+		return a->inode < b->inode ? -1 : 1;
+	if (a->user != b->user)
+		return a->user < b->user ? -1 : 1;
+	return a->in_turn - b->in_turn;
+}
+
+static int sq_lane_is(const void *key, const struct rb_node *node)
+{
+	return sq_lane_order((struct rb_node *)key, node);
+}
+
+struct sq_lane *sq_lane_get(struct inode *inode, bool in_turn)
+{
+	struct sq_lane key = { .inode = inode, .in_turn = in_turn, .user = sq_user_get() };
+	struct sq_lane *lane, *made;
+
+	if (!key.user)
+		return NULL;
+	spin_lock_irq(&sq_lanes_lock);
+	lane = rb_entry_safe(rb_find(&key.node, &sq_lanes, sq_lane_is), struct sq_lane, node);
+	if (lane)
+		lane->jobs++;
+	spin_unlock_irq(&sq_lanes_lock);
+	if (lane) {
+		sq_user_put(key.user);
+		return lane;
+	}
+	made = kmalloc(sizeof(*made), GFP_KERNEL_ACCOUNT);
+	if (!made) {
+		sq_user_put(key.user);
+		return NULL;
+	}
+	*made = key;
+	INIT_LIST_HEAD(&made->waiting);
+	spin_lock_irq(&sq_lanes_lock);
+	lane = rb_entry(rb_find_add(&made->node, &sq_lanes, sq_lane_order) ?: &made->node, struct sq_lane, node);
+	lane->jobs++;
+	spin_unlock_irq(&sq_lanes_lock);
+	if (lane != made) {
+		sq_user_put(made->user);
+		kfree(made);
+	}
 	return lane;
+}
+
+/* Under the lock. Whether nobody has it any more: then it goes, after the lock. */
+static bool sq_lane_unused(struct sq_lane *lane)
+{
+	if (lane->jobs || lane->running)
+		return false;
+	rb_erase(&lane->node, &sq_lanes);
+	return true;
+}
+
+static void sq_lane_free(struct sq_lane *lane)
+{
+	sq_user_put(lane->user);
+	kfree(lane);
+}
+
+void sq_lane_put(struct sq_lane *lane)
+{
+	unsigned long flags;
+	bool unused;
+
+	spin_lock_irqsave(&sq_lanes_lock, flags);
+	lane->jobs--;
+	unused = sq_lane_unused(lane);
+	spin_unlock_irqrestore(&sq_lanes_lock, flags);
+	if (unused)
+		sq_lane_free(lane);
+}
+
+static bool sq_job_before(struct rb_node *a, const struct rb_node *b)
+{
+	return rb_entry(a, struct sq_job, by_id)->request->id < rb_entry(b, struct sq_job, by_id)->request->id;
+}
+
+static int sq_job_is(const void *id, const struct rb_node *node)
+{
+	u64 other = rb_entry(node, struct sq_job, by_id)->request->id;
+
+	return *(const u64 *)id < other ? -1 : *(const u64 *)id > other;
+}
+
+/* It is started, or canceled. */
+static void sq_job_claim(struct sq_job *job)
+{
+	rb_erase(&job->by_id, &sq_unstarted);
+	RB_CLEAR_NODE(&job->by_id);
 }
 
 void sq_lanes_push(struct sq_job *job)
 {
-	struct sq_lane *lane;
+	struct sq_lane *lane = job->lane;
 	unsigned long flags;
 
 	spin_lock_irqsave(&sq_lanes_lock, flags);
-	lane = sq_lane_of(job);
-	job->lane = lane;
-	hash_add(sq_unstarted, &job->by_id, job->request->id);
+	rb_add(&job->by_id, &sq_unstarted, sq_job_before);
 	if (lane->running < (lane->in_turn ? SQ_LANE_IN_TURN : SQ_LANE_WIDTH)) {
 		lane->running++;
-		sq_job_queue(job);
+		sq_work_queue(lane->user, &job->work);
 	} else {
 		list_add_tail(&job->list, &lane->waiting);
 	}
@@ -60,8 +144,9 @@ bool sq_lanes_begin(struct sq_job *job)
 	bool mine;
 
 	spin_lock_irq(&sq_lanes_lock);
-	mine = hash_hashed(&job->by_id);
-	hash_del(&job->by_id);
+	mine = !RB_EMPTY_NODE(&job->by_id);
+	if (mine)
+		sq_job_claim(job);
 	spin_unlock_irq(&sq_lanes_lock);
 	return mine;
 }
@@ -70,20 +155,20 @@ bool sq_lanes_begin(struct sq_job *job)
 void sq_lanes_end(struct sq_lane *lane)
 {
 	struct sq_job *next;
+	bool unused = false;
 
 	spin_lock_irq(&sq_lanes_lock);
 	next = list_first_entry_or_null(&lane->waiting, struct sq_job, list);
 	if (next) {
 		list_del_init(&next->list);
-		sq_job_queue(next);
-		lane = NULL;
-	} else if (--lane->running) {
-		lane = NULL;
+		sq_work_queue(lane->user, &next->work);
 	} else {
-		hash_del(&lane->node);
+		lane->running--;
+		unused = sq_lane_unused(lane);
 	}
 	spin_unlock_irq(&sq_lanes_lock);
-	kfree(lane);
+	if (unused)
+		sq_lane_free(lane);
 }
 
 void sq_file_cancel(u64 id)
@@ -95,17 +180,15 @@ void sq_file_cancel(u64 id)
 	s32 res;
 
 	spin_lock_irq(&sq_lanes_lock);
-	hash_for_each_possible(sq_unstarted, job, by_id, id) {
-		if (job->request->id != id)
-			continue;
-		hash_del(&job->by_id);
+	job = rb_entry_safe(rb_find(&id, &sq_unstarted, sq_job_is), struct sq_job, by_id);
+	if (job) {
+		sq_job_claim(job);
 		request = job->request;
 		/* Bytes that were transferred at once are the result, as of any transfer that ends early. */
 		res = job->done ?: -ECANCELED;
-		/* Else its work item is queued already, and frees it. */
+		/* Else its work is queued already, and frees it. */
 		waits = !list_empty(&job->list);
 		list_del_init(&job->list);
-		break;
 	}
 	spin_unlock_irq(&sq_lanes_lock);
 	if (waits)

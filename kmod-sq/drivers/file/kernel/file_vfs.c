@@ -8,6 +8,8 @@
 #include <linux/bvec.h>
 #include <linux/fsnotify.h>
 #include <linux/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/sched/task.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
@@ -43,8 +45,8 @@ static int sq_vfs_direct_pool(struct sq_job *job, struct iov_iter *iter, unsigne
 	unsigned int nr = 0;
 
 	if (!job->bvec)
-		job->bvec = kmalloc_array(DIV_ROUND_UP(offset_in_page(addr) + left, PAGE_SIZE), sizeof(*job->bvec),
-					  GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+		job->bvec = kvmalloc_array(DIV_ROUND_UP(offset_in_page(addr) + left, PAGE_SIZE), sizeof(*job->bvec),
+					   GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
 	if (!job->bvec)
 		return -ENOMEM;
 	while (left) {
@@ -64,7 +66,7 @@ static int sq_vfs_direct_pool(struct sq_job *job, struct iov_iter *iter, unsigne
 	return 0;
 }
 
-/* As generic_write_checks(), which would look at the worker's limit. Nobody is sent SIGXFSZ: the result says it. */
+/* As generic_write_checks(), which sends a process SIGXFSZ: here the result says it, whoever makes the attempt. */
 static int sq_vfs_limit(struct sq_job *job, struct iov_iter *iter)
 {
 	struct inode *inode = file_inode(job->file);
@@ -76,6 +78,32 @@ static int sq_vfs_limit(struct sq_job *job, struct iov_iter *iter)
 		return -EFBIG;
 	iov_iter_truncate(iter, job->fsize - at);
 	return 0;
+}
+
+/* Sets a kernel thread's own limit, which nobody else looks at; returns the one it had. */
+static unsigned long sq_set_fsize(unsigned long limit)
+{
+	task_lock(current);
+	swap(current->signal->rlim[RLIMIT_FSIZE].rlim_cur, limit);
+	task_unlock(current);
+	return limit;
+}
+
+/*
+ * The file may grow between sq_vfs_limit() and a write that appends to it: the
+ * VFS looks again, under the inode's lock. In a process it finds the limit there.
+ */
+static ssize_t sq_vfs_write_limited(struct sq_job *job, struct iov_iter *iter)
+{
+	unsigned long limit;
+	ssize_t res;
+
+	if (!(current->flags & PF_KTHREAD))
+		return job->file->f_op->write_iter(&job->iocb, iter);
+	limit = sq_set_fsize(job->fsize);
+	res = job->file->f_op->write_iter(&job->iocb, iter);
+	sq_set_fsize(limit);
+	return res;
 }
 
 static bool sq_vfs_freezes(struct sq_job *job)
@@ -123,7 +151,7 @@ static ssize_t sq_vfs_write(struct sq_job *job, struct iov_iter *iter)
 	res = rw_verify_area(WRITE, file, &iocb->ki_pos, iov_iter_count(iter)) ?: sq_vfs_limit(job, iter);
 	if (res)
 		return res;
-	res = file->f_op->write_iter(iocb, iter);
+	res = sq_vfs_write_limited(job, iter);
 	if (res > 0)
 		fsnotify_modify(file);
 	return res;

@@ -87,6 +87,19 @@ fn limited() {
     assert_eq!(caller.write(&f, 1 << 40, &[], NONE), Ok(0), "nothing is within the limit anywhere");
     assert_eq!(caller.write(&append, 0, b"abc", NONE), Ok(2), "short: what there is room for");
     assert_eq!(caller.write(&append, 0, b"abc", NONE), Err(Errno::EFBIG));
+    // Two workers at a time append. Both may find room for themselves; there is room for one.
+    static BYTES: [u8; 60] = [5; 60];
+    for lap in 0..300 {
+        append.set_len(LIMIT - 100).unwrap();
+        for _ in 0..8 {
+            let write = Write::new(target(&append), BYTES.as_ptr(), 60).build().flags(SqeFlags::ASYNC);
+            // SAFETY: the bytes are static, and the file is open.
+            unsafe { caller.0.submission().push_raw(write) }.unwrap();
+        }
+        caller.0.submit().unwrap();
+        caller.reap(8);
+        assert_eq!(append.metadata().unwrap().len(), LIMIT, "lap {lap}");
+    }
 }
 
 /// By the ioctl door a driver is asked and answered just the same, whether it defers or not.
