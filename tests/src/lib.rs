@@ -2,3 +2,4 @@
 //! The conformance suite of sq, and the memories and models that check it.
 
 pub mod checkers;
+pub mod guest;

@@ -13,7 +13,7 @@ use sq_conformance::checkers::loom_run::{explore, matrix, must_fail};
 use sq_uapi::consts::{register_op, setup_flags};
 use sq_uapi::{Fence, SqRegister};
 
-use kmod_sq::{Host, Ring};
+use kmod_sq::{Host, Ring, RingRef};
 
 /// Preemptive switches that are explored.
 const PREEMPTIONS: Option<usize> = Some(3);
@@ -61,20 +61,23 @@ impl<'a> User<'a> {
     }
 }
 
+/// The kernel side that these flags ask for, on a thread of its own.
+fn awake(ring: &RingRef<LoomHost>, flags: u32) -> thread::JoinHandle<()> {
+    let ring = ring.clone();
+    thread::spawn(move || {
+        if flags & setup_flags::SQPOLL != 0 {
+            LoomHost::run_poller(&ring);
+        } else {
+            LoomHost::run_worker(&ring);
+        }
+    })
+}
+
 /// A submitter that rings only when it sees NEED_WAKEUP, against a drain that goes idle: neither sleeps while there is work.
 fn idle(flags: u32, weaken: Weaken) {
     let shape = Shape { sq_entries: 2, cq_entries: 2, max_inflight: 1, flags };
     let Model { ring, mem, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
-    let worker = thread::spawn({
-        let ring = ring.clone();
-        move || {
-            if flags & setup_flags::SQPOLL != 0 {
-                LoomHost::run_poller(&ring);
-            } else {
-                LoomHost::run_worker(&ring);
-            }
-        }
-    });
+    let worker = awake(&ring, flags);
     let mut user = User::new(&ring, &mem, 2);
     for n in 1..=2 {
         user.submit(n);
@@ -94,16 +97,7 @@ fn enabled(flags: u32, weaken: Weaken) {
     let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags };
     let Model { ring, mem, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
     LoomHost::work(&ring);
-    let worker = thread::spawn({
-        let ring = ring.clone();
-        move || {
-            if flags & setup_flags::SQPOLL != 0 {
-                LoomHost::run_poller(&ring);
-            } else {
-                LoomHost::run_worker(&ring);
-            }
-        }
-    });
+    let worker = awake(&ring, flags);
     ring.register(&SqRegister { op: register_op::ENABLE_RINGS, ..SqRegister::default() }).unwrap();
     let mut user = User::new(&ring, &mem, 1);
     user.submit(1);

@@ -1,20 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The polling thread of a loaded module: that it goes, however its process goes. Needs root, for other processes' descriptors.
 
-use std::io::{BufRead, BufReader};
 use std::os::fd::AsRawFd;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{env, fs};
 
 use liburing_shm::{Backend, Errno, Ring, opcode};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use sq_conformance::guest::{eventually, is_child, ready, references, start};
 use sq_uapi::consts::setup_flags;
 use sq_uapi::{SqSetup, ioctl};
 
-const SOON: Duration = Duration::from_secs(20);
 /// A ring with this idle time stays awake for longer than any test.
 const AWAKE: Duration = Duration::from_secs(3600);
 
@@ -52,41 +50,11 @@ fn ran_ns(id: u32) -> u64 {
     text.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-fn references() -> u32 {
-    fs::read_to_string("/sys/module/sq_null/refcnt").unwrap().trim().parse().unwrap()
-}
-
-#[track_caller]
-fn eventually(what: &str, done: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < SOON, "not yet: {what}");
-        sleep(Duration::from_millis(10));
-    }
-}
-
 /// All threads of `pid` have ended and nothing holds the driver's module.
 #[track_caller]
 fn nothing_left(pid: u32) {
     eventually("threads end", || threads(pid).is_empty());
-    eventually("the module is free", || references() == 0);
-}
-
-/// This program again, doing nothing but the test `role`, up to the line that it prints when it is ready.
-fn start(role: &str) -> Child {
-    let mut child = Command::new(env::current_exe().unwrap())
-        .args([role, "--exact", "--nocapture"])
-        .env("SQ_ROLE", role)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    assert!(lines.into_iter().any(|line| line.ends_with("ready")), "{role} ended early");
-    child
-}
-
-fn is_child(role: &str) -> bool {
-    env::var_os("SQ_ROLE").is_some_and(|value| value == role)
+    eventually("the module is free", || references("sq_null") == 0);
 }
 
 /// Descriptors of this process that are rings.
@@ -104,7 +72,7 @@ fn busy_child() {
     }
     let (backend, _one) = device().unwrap();
     let mut rings = [ring(&backend, AWAKE), ring(&backend, AWAKE), ring(&backend, Duration::from_millis(1))];
-    println!("ready");
+    ready();
     loop {
         for ring in &mut rings {
             while ring.submission().push(opcode::Nop::new().build()).is_ok() {}
@@ -126,7 +94,7 @@ fn mapped_child() {
         // SAFETY: the rings are not used again, and this process ends without dropping them.
         unsafe { rustix::io::close(fd) };
     }
-    println!("ready");
+    ready();
     sleep(AWAKE);
 }
 
@@ -138,7 +106,7 @@ fn awake_child() {
     let (backend, _one) = device().unwrap();
     let mut ring = ring(&backend, AWAKE);
     use_it(&mut ring);
-    println!("ready");
+    ready();
     sleep(AWAKE);
 }
 

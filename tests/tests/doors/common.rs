@@ -1,19 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The device, other processes, and entries for the null driver.
+//! The device, and entries for the null driver.
 
+use std::env;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
-use std::{env, fs};
+use std::time::Duration;
 
+use sq_conformance::guest::{eventually, references};
 use sq_uapi::Sqe;
 use sq_uapi::consts::op;
 
 pub(crate) const NODE: &str = "/dev/sqnull";
-pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// One test at a time: they count references and what is in flight. `None`, and a word about it, without a module.
 pub(crate) fn device() -> Option<MutexGuard<'static, ()>> {
@@ -26,7 +24,11 @@ pub(crate) fn device() -> Option<MutexGuard<'static, ()>> {
 }
 
 pub(crate) fn open() -> File {
-    OpenOptions::new().read(true).write(true).open(NODE).unwrap()
+    open_node(NODE)
+}
+
+pub(crate) fn open_node(node: &str) -> File {
+    OpenOptions::new().read(true).write(true).open(node).unwrap()
 }
 
 fn command(cmd: u32, first: u64, second: u64) -> Sqe {
@@ -52,23 +54,15 @@ pub(crate) fn never() -> Sqe {
     command(sq_null::cmd::NEVER, 0, 0)
 }
 
-#[track_caller]
-pub(crate) fn eventually(what: &str, done: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < SOON, "not yet: {what}");
-        sleep(Duration::from_millis(5));
-    }
-}
-
-pub(crate) fn references() -> u32 {
-    fs::read_to_string("/sys/module/sq_null/refcnt").unwrap().trim().parse().unwrap()
-}
-
 /// Nobody has the device open, and nothing is in flight on it.
 #[track_caller]
 pub(crate) fn nothing_left() {
-    eventually("the module is free", || references() == 0);
+    nothing_left_of("sq_null");
+}
+
+#[track_caller]
+pub(crate) fn nothing_left_of(module: &str) {
+    eventually("the module is free", || references(module) == 0);
 }
 
 /// While `what` goes on, the module stays.
@@ -76,29 +70,6 @@ pub(crate) fn nothing_left() {
 pub(crate) fn stays_loaded(what: &str) {
     let status = Command::new("rmmod").arg("sq_null").stderr(Stdio::null()).status().unwrap();
     assert!(!status.success(), "sq_null went while {what}");
-}
-
-/// This program again, doing nothing but the test `role`, up to the line that it prints by [`ready`].
-pub(crate) fn start(role: &str) -> Child {
-    let mut child = Command::new(env::current_exe().unwrap())
-        .args([role, "--exact", "--nocapture"])
-        .env("SQ_ROLE", role)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    assert!(lines.into_iter().any(|line| line.ends_with("ready")), "{role} ended early");
-    child
-}
-
-/// Whether this is the process that [`start`] started for `role`.
-pub(crate) fn is_child(role: &str) -> bool {
-    env::var_os("SQ_ROLE").is_some_and(|value| value == role)
-}
-
-pub(crate) fn ready() {
-    println!("ready");
-    std::io::stdout().flush().unwrap();
 }
 
 /// Numbers that differ from lap to lap and not from run to run.

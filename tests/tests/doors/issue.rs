@@ -6,12 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use sq_conformance::guest::{eventually, is_child, ready, start};
 use sq_uapi::{Errno, Sqe, ioctl};
 
-use super::common::{
-    SOON, delay, device, echo, eventually, is_child, never, nothing_left, open, random, ready, result, start,
-    stays_loaded,
-};
+use super::common::{delay, device, echo, never, nothing_left, open, random, result, stays_loaded};
 
 /// The call, at any address whatever.
 fn issue_at(file: &impl AsRawFd, at: usize) -> Result<u32, Errno> {
@@ -23,7 +21,7 @@ fn issue_at(file: &impl AsRawFd, at: usize) -> Result<u32, Errno> {
     Err(std::io::Error::last_os_error().raw_os_error().and_then(Errno::new).unwrap())
 }
 
-fn issue(file: &impl AsRawFd, sqe: &Sqe) -> Result<u32, Errno> {
+pub(crate) fn issue(file: &impl AsRawFd, sqe: &Sqe) -> Result<u32, Errno> {
     issue_at(file, (&raw const *sqe).addr())
 }
 
@@ -157,41 +155,6 @@ fn addresses_that_cannot_be_read() {
     assert_eq!(issue_at(&file, pages.at + 3), Ok(11));
 }
 
-/// SNAP-1: the entry that is done is one that was there, as a whole or word by word, never one that fits no check.
-#[test]
-fn snap1_another_thread_writes_the_entry() {
-    let Some(_one) = device() else { return };
-    let file = open();
-    let words: [AtomicU64; 8] = echo(5).to_words().map(AtomicU64::new);
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut seed = 0xfeed;
-            while !stop.load(Ordering::Relaxed) {
-                let random = random(&mut seed);
-                match random % 4 {
-                    // ECHO or RESULT; a value and an error; CMD, or a NOP whose words are not 0; a reserved field.
-                    0 => words[1].store(random >> 8 & 1, Ordering::Relaxed),
-                    1 => words[6].store(if random >> 8 & 1 == 0 { 5 } else { 0xffff_fffb }, Ordering::Relaxed),
-                    2 => words[0].store((0x2e * (random >> 8 & 1)) | (0xffff_ffff << 32), Ordering::Relaxed),
-                    _ => words[5].store(random >> 8 & 1, Ordering::Relaxed),
-                }
-            }
-        });
-        let mut seen = std::collections::BTreeSet::new();
-        let start = Instant::now();
-        while seen.len() < 4 || start.elapsed() < Duration::from_secs(3) {
-            assert!(start.elapsed() < SOON, "only {seen:?}");
-            let result = issue_at(&file, (&raw const words).addr()).map_err(Errno::raw);
-            seen.insert(result);
-        }
-        stop.store(true, Ordering::Relaxed);
-        // Only a NOP that was not checked would give 0.
-        let possible = [Ok(5), Ok(0x7fff_fffb), Err(5), Err(22)];
-        assert!(seen.iter().all(|result| possible.contains(result)), "{seen:?}");
-    });
-}
-
 #[test]
 fn the_file_is_closed_by_another_thread() {
     let Some(_one) = device() else { return };
@@ -236,7 +199,7 @@ fn a_forked_child_has_the_door_too() {
 }
 
 /// Anonymous memory.
-pub(crate) struct Pages {
+struct Pages {
     at: usize,
     len: usize,
 }

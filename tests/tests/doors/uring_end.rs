@@ -7,11 +7,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::Flags;
+use sq_conformance::guest::{SOON, is_child, ready, start};
 use sq_uapi::Sqe;
 
-use super::common::{
-    SOON, delay, device, echo, is_child, never, nothing_left, open, random, ready, start, stays_loaded,
-};
+use super::common::{delay, device, echo, never, nothing_left, open, random, stays_loaded};
 use super::uring_rig::{Inline, Kind, Pointer, Rig, has_cancel, has_commands};
 
 const ASYNC_NOP: Sqe = Sqe { flags: 16, ..Sqe::NOP };

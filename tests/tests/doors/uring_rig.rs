@@ -9,11 +9,12 @@ use io_uring::squeue::Flags;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{Builder, IoUring, cqueue, squeue};
 use liburing_shm::Backend;
+use sq_conformance::guest::SOON;
 use sq_uapi::Sqe;
 use sq_uapi::consts::features;
 use sq_uapi::ioctl;
 
-use super::common::{NODE, SOON};
+use super::common::NODE;
 
 /// A kind of SQE.
 pub(crate) trait Kind: squeue::EntryMarker {
