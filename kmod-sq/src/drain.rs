@@ -112,8 +112,7 @@ impl<H: Host> Ring<H> {
                 None => {
                     if end == End::Elsewhere {
                         // Now that the drain is free for whoever comes.
-                        let eventfd = self.cq.with(|cq| cq.has_eventfd());
-                        self.host.notify(Notify { waiters: true, eventfd });
+                        self.notify_all();
                     }
                     break;
                 }

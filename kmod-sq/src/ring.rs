@@ -160,15 +160,21 @@ impl<H: Host> Ring<H> {
     pub(crate) fn break_ring(&self, _: OutOfWindow) {
         if self.set_stop(stop::BROKEN) & stop::BROKEN == 0 {
             self.mem.store_kernel(KernelWord::Broken, 1);
-            self.host.notify(Notify { waiters: true, eventfd: self.cq.with(|cq| cq.has_eventfd()) });
+            self.notify_all();
             H::work(self);
         }
+    }
+
+    /// Wakes everybody who may be waiting for this ring, whatever it is that they wait for.
+    pub(crate) fn notify_all(&self) {
+        let eventfd = self.cq.with(|cq| cq.has_eventfd());
+        self.host.notify(Notify { waiters: true, eventfd });
     }
 
     /// Completes a deferred request: posts into the slot it holds (or gives the slot back), frees it, wakes. From any
     /// context. Returns the request's reference to the ring, for the caller to drop last.
     pub(crate) fn settle(&self, index: u32, res: i32, extra: [u64; 2]) -> Option<RingRef<H>> {
-        let (settled, notify, work) = self.cq.with(|cq| {
+        let (settled, quiet, notify, work) = self.cq.with(|cq| {
             let settled = cq.requests.settle(index)?;
             let quiet = settled.skip_success && res >= 0;
             if quiet {
@@ -185,9 +191,9 @@ impl<H: Host> Ring<H> {
             if work {
                 cq.stall = Stall::None;
             }
-            Some((settled, notify, work))
+            Some((settled, quiet, notify, work))
         })?;
-        if self.host.traces_completions() && !(settled.skip_success && res >= 0) {
+        if self.host.traces_completions() && !quiet {
             self.host.trace(Event::Complete { user_data: settled.user_data, res });
         }
         drop(settled.file);
