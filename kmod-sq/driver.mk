@@ -26,13 +26,24 @@ $(foreach name,SQ_NAME SQ_RUST SQ_C SQ_DRIVER_DIR,$(eval modules modules_install
 
 include $(dir $(lastword $(MAKEFILE_LIST)))scripts/common.mk
 
+ifeq ($(SQ_NAME),)
+  $(error SQ_NAME is not set: the driver's name, as in its table)
+endif
+ifeq ($(SQ_C),)
+  $(error SQ_C is not set: the driver's C files, one of which has module_sq_driver() or module_sq_rust_driver())
+endif
 ifneq ($(filter sq_$(SQ_NAME).c,$(SQ_C)),)
   $(error sq_$(SQ_NAME).c: a module and one of its files cannot have the same name; call the file $(SQ_NAME).c)
 endif
 
+# A module of another kernel's sq.ko would build, and not load.
 links:
 	@test -f $(SQ_SYMBOLS) || { echo "no $(SQ_SYMBOLS): build sq.ko for this kernel first" \
 		"(make -C $(SQ_SRC) KDIR=$(KDIR)), or name its folder by SQ_OUT=" >&2; exit 1; }
+	@for_kernel=$$(PATH=$$PATH:/sbin modinfo -F vermagic $(SQ_OUT)/sq.ko 2>/dev/null | cut -d' ' -f1); \
+	kernel=$$(cat $(KDIR)/include/config/kernel.release); test "$${for_kernel:-$$kernel}" = "$$kernel" || { \
+		echo "$(SQ_OUT)/sq.ko is for kernel $$for_kernel, this is for $$kernel: build it again" \
+		"(make -C $(SQ_SRC) KDIR=$(KDIR)), or name another folder by SQ_OUT=" >&2; exit 1; }
 	@sh $(SQ_SRC)/scripts/link-sources.sh $(OUT) $(SQ_SRC)/scripts/driver.kbuild $(SQ_DRIVER_DIR) $(SQ_C)
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)

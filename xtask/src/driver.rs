@@ -46,8 +46,7 @@ macro_rules! templates {
     };
 }
 
-const COMMON: &[Template] =
-    templates!("common": "client.c" "sample.h" "guest-test.sh" "60-sq-sample.rules" "dkms.conf" "gitignore");
+const COMMON: &[Template] = templates!("common": "client.c" "sample.h" "guest-test.sh" "60-sq-sample.rules" "dkms.conf" "gitignore" "rustfmt.toml");
 const RUST: &[Template] = templates!("rust": "Makefile" "Cargo.toml" "module.c" "src/lib.rs" "tests/embedded.rs"
     "examples/client.rs" "fuzz/Cargo.toml" "fuzz/fuzz_targets/commands.rs");
 const C: &[Template] = templates!("c": "Makefile" "sample.c" "client-rust/Cargo.toml" "client-rust/src/main.rs");

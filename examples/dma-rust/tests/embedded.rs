@@ -2,7 +2,7 @@
 //! The engine in this process, by the very code that the module runs.
 
 use liburing_shm::opcode::{AsyncCancel, Cmd};
-use liburing_shm::{Backend, Errno, Ring};
+use liburing_shm::{Backend, CancelFlags, Errno, Ring};
 use sq_dma::{Count, Dma, Event, SLOTS, Transfer};
 
 fn ring(backend: &Backend) -> Ring {
@@ -44,6 +44,37 @@ fn a_cancel_stops_a_descriptor() {
     done.sort_by_key(|done| done.0);
     assert_eq!(done, [(1, Err(Errno::ECANCELED)), (3, Ok(0))]);
     assert_eq!(count(&mut ring, Event::Stopped), 1);
+}
+
+/// Two rings, whose descriptors end within a tick or two while they are canceled: whoever takes a request first ends it, and nobody
+/// else.
+#[test]
+fn a_cancel_and_the_interrupt_race_and_one_wins() {
+    const LAPS: u32 = 300;
+    let backend = Backend::embedded(Dma::in_process()).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut ring = ring(&backend);
+                for lap in 0..LAPS {
+                    (0..100).for_each(|n| push(&mut ring, 1 + (n as u32 * lap) % 120_000, n));
+                    ring.submit().unwrap();
+                    match ring.submitter().cancel(CancelFlags::ANY | CancelFlags::ALL, 0, 0) {
+                        Err(error) => assert_eq!(error.errno(), Some(Errno::ENOENT)),
+                        Ok(canceled) => assert!(canceled <= 100),
+                    }
+                    ring.submit_and_wait(100).unwrap();
+                    let mut done: Vec<u64> = ring.completion().reap().map(|done| done.user_data()).collect();
+                    done.sort_unstable();
+                    assert!(done.into_iter().eq(0..100));
+                }
+            });
+        }
+    });
+    let mut ring = ring(&backend);
+    let (finished, stopped) = (count(&mut ring, Event::Finished), count(&mut ring, Event::Stopped));
+    assert_eq!(finished + stopped, 2 * 100 * LAPS);
+    println!("{finished} finished, {stopped} stopped");
 }
 
 #[test]

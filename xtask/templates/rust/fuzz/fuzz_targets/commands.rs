@@ -4,8 +4,8 @@
 
 use std::cell::RefCell;
 
-use liburing_shm::{Backend, CancelFlags, Errno, RawEntry, Ring};
 use libfuzzer_sys::fuzz_target;
+use liburing_shm::{Backend, CancelFlags, Errno, RawEntry, Ring};
 use sq_sample::Device;
 use sq_uapi::Sqe;
 use sq_uapi::consts::op;
