@@ -8,6 +8,7 @@
 mod apt;
 mod ctx;
 mod driver;
+mod fuzz;
 mod kernel;
 mod module;
 mod objcheck;
@@ -53,6 +54,8 @@ enum Chore {
     },
     /// Make the directory of a new driver, outside this tree: driver, Makefile, tests, clients
     NewDriver(driver::Args),
+    /// Run the fuzz targets, and report executions and the lines of kmod-sq/src that they reach
+    Fuzz(fuzz::Args),
     /// Boot a stock Debian kernel in QEMU: run the module's tests, a program, or a shell
     #[command(subcommand)]
     Vm(vm::Chore),
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Chore::Nightly { kernel } if kernel.is_empty() => vm::test(&ctx, &Kernel::ALL, true),
         Chore::Nightly { kernel } => vm::test(&ctx, &kernel, true),
         Chore::NewDriver(args) => driver::new(&ctx, &args),
+        Chore::Fuzz(args) => fuzz::fuzz(&ctx, &args),
         Chore::Vm(chore) => vm::run(&ctx, chore),
     });
     outcome.unwrap_or_else(|error| {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The surroundings of a ring in a checker: one thread that plays all of them, and a clock that moves when it is told.
 
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
@@ -60,13 +61,30 @@ pub struct HostileHost<M = HostileMem> {
     notified: AtomicU64,
     /// Somebody writes to the ring who does not keep the protocol: sleepers may oversleep what it brings about.
     pub lawless: AtomicBool,
+    /// Nobody is ever woken: a bug to plant.
+    pub deaf: AtomicBool,
     /// Bytes at user addresses are others at each look.
     looks: AtomicU32,
     mem: PhantomData<fn() -> M>,
 }
 
+thread_local!(static ALIVE: Cell<usize> = const { Cell::new(0) });
+
+/// Rings of this thread that are not freed.
+#[must_use]
+pub fn rings_alive() -> usize {
+    ALIVE.get()
+}
+
+impl<M> Drop for HostileHost<M> {
+    fn drop(&mut self) {
+        ALIVE.set(ALIVE.get() - 1);
+    }
+}
+
 impl<M> Default for HostileHost<M> {
     fn default() -> Self {
+        ALIVE.set(ALIVE.get() + 1);
         Self {
             queued: AtomicBool::default(),
             now_ns: AtomicU64::default(),
@@ -76,6 +94,7 @@ impl<M> Default for HostileHost<M> {
             eventfd: AtomicBool::default(),
             notified: AtomicU64::default(),
             lawless: AtomicBool::default(),
+            deaf: AtomicBool::default(),
             looks: AtomicU32::default(),
             mem: PhantomData,
         }
@@ -152,6 +171,16 @@ impl<M: KernelMem + Send + Sync + 'static> HostileHost<M> {
         true
     }
 
+    /// What happens beside a sleeper: the worker has its turn, or an alarm goes off. Returns whether there was anything.
+    pub fn time_passes(ring: &Ring<Self>, why: Why) -> bool {
+        why == Why::Asleep && (Self::run_worker(ring) || Self::ring_alarm(ring))
+    }
+
+    /// The clock.
+    pub fn clock_ns(&self) -> u64 {
+        self.now_ns.load(SeqCst)
+    }
+
     /// The process gets a signal that kills.
     pub fn kill(&self) {
         self.killed.store(true, SeqCst);
@@ -225,7 +254,8 @@ impl<M: KernelMem + Send + Sync + 'static> Host for HostileHost<M> {
     }
 
     fn notify(&self, whom: Notify) {
-        self.notified.fetch_add(u64::from(whom.waiters), SeqCst);
+        let heard = whom.waiters && !self.deaf.load(SeqCst);
+        self.notified.fetch_add(u64::from(heard), SeqCst);
         point(Why::Point);
     }
 
@@ -266,7 +296,9 @@ impl<M: KernelMem + Send + Sync + 'static> Host for HostileHost<M> {
             if !somebody_runs && !awake {
                 let overslept = !self.lawless.load(SeqCst) && ready();
                 assert!(!overslept, "BELL-4: what a sleeper waits for is there, and nobody woke it");
-                return if deadline.is_some() { Waited::Timeout } else { Waited::Signal };
+                let Some(at) = deadline else { return Waited::Signal };
+                self.now_ns.fetch_max(at, SeqCst);
+                return Waited::Timeout;
             }
         }
     }

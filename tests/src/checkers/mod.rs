@@ -13,6 +13,8 @@
 #[cfg(not(loom))]
 pub mod calls;
 #[cfg(not(loom))]
+pub mod entries;
+#[cfg(not(loom))]
 pub mod hostile;
 #[cfg(not(loom))]
 pub mod hostile_host;

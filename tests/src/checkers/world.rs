@@ -18,7 +18,7 @@ use sq_uapi::{Errno, SqCancel, SqEnter, SqQuiesce, SqRegister, ioctl};
 
 use super::calls;
 use super::hostile::{Access, HostileMem, UserSide};
-use super::hostile_host::{HostileHost, ring_over};
+use super::hostile_host::{HostileHost, ring_over, rings_alive};
 use super::interleave::{Why, with_others};
 use super::judge::Judge;
 use super::probe::{self, Probe};
@@ -79,7 +79,10 @@ fn foe(attack: Attack) -> impl FnMut(Access, &mut UserSide) + Send {
 /// A ring and its users.
 struct World {
     sq_entries: u32,
+    /// The open file.
     ring: RefCell<Option<RingRef<HostileHost>>>,
+    /// What the worker and the clock have, also when the file is closed.
+    background: RefCell<Option<RingRef<HostileHost>>>,
     mem: HostileMem,
     producer: RefCell<Producer>,
     consumer: RefCell<Consumer>,
@@ -111,6 +114,7 @@ pub struct Ran {
 pub fn run(program: Program) -> Ran {
     let Program { shape, attack, steps, others } = program;
     let Some(world) = World::new(shape, attack, others) else { return Ran::default() };
+    let alive = rings_alive() - 1;
     let world = Rc::new(world);
     let meanwhile = Rc::clone(&world);
     with_others(Rc::new(move |why| meanwhile.others_run(why)), || {
@@ -121,6 +125,7 @@ pub fn run(program: Program) -> Ran {
         world.end();
     });
     // The closure above is gone, and with it all that the world is kept by.
+    assert_eq!(rings_alive(), alive, "LIFE-2: a ring that nobody has is not freed");
     let World { mem, judge, ran, .. } = Rc::into_inner(world).expect("nobody else has the world");
     judge.into_inner().close(mem.record().parked);
     ran.get()
@@ -151,6 +156,7 @@ impl World {
         ring.host().lawless.store(lawless, SeqCst);
         Some(Self {
             sq_entries: geometry.sq_entries,
+            background: RefCell::new(Some(ring.clone())),
             ring: RefCell::new(Some(ring)),
             mem,
             producer: RefCell::new(Producer::new(geometry.sq_entries, geometry.sqe128)),
@@ -187,7 +193,8 @@ impl World {
             }
         };
         self.depth.set(self.depth.get() + 1);
-        let did = match (due, self.ring()) {
+        let background = self.background.borrow().clone();
+        let did = match (due, background) {
             (Some((_, step)), _) => {
                 self.count(|ran| ran.nested += 1);
                 self.step(&step);
@@ -229,7 +236,10 @@ impl World {
         if user {
             return self.act_alone(step);
         }
-        let Some(ring) = self.ring() else { return };
+        // The worker and the clock go on when the file is closed.
+        let goes_on = matches!(step, Step::Background | Step::Sleep(_));
+        let ring = if goes_on { self.background.borrow().clone() } else { self.ring() };
+        let Some(ring) = ring else { return };
         match step {
             Step::Submit => {
                 self.publish();
@@ -274,8 +284,12 @@ impl World {
                 let _ = ring.cancel(&SqCancel { user_data, flags, opcode, ..SqCancel::default() });
             }
             Step::Sleep(ns) => HostileHost::sleep(&ring, (*ns).into()),
-            Step::Background => drop(HostileHost::run_worker(&ring)),
-            Step::PollFile => drop(ring.poll()),
+            Step::Background => {
+                HostileHost::run_worker(&ring);
+            }
+            Step::PollFile => {
+                ring.poll();
+            }
             Step::Look => {
                 let look = ring.look();
                 assert!(look.busy == 1 || look.cq_tail.wrapping_sub(look.cq_head) + look.reserved <= look.cq_entries);
@@ -377,8 +391,12 @@ impl World {
         while probe::holds() > 0 {
             probe::complete_oldest();
         }
-        let kept = self.ring.borrow_mut().take();
-        drop(kept);
+        let files = [&self.ring, &self.background].map(|place| place.borrow_mut().take());
+        // A worker that was asked for before the file was closed comes all the same.
+        for ring in files.iter().flatten() {
+            HostileHost::run_worker(ring);
+        }
+        drop(files);
         self.judge.borrow_mut().hear(&self.mem.record());
     }
 }

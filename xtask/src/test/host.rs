@@ -37,6 +37,7 @@ pub(crate) fn stages() -> Vec<Stage> {
             outcome("doc", &mut cargo)
         }),
         Stage::new("loom", "every interleaving of the ring's two halves", loom),
+        Stage::new("fuzz", "a minute of each fuzz target", crate::fuzz::stage),
     ]
 }
 

@@ -14,11 +14,12 @@ use crate::ctx::Ctx;
 use crate::kernel::Kernel;
 use crate::module;
 use crate::vm;
-use stage::{Outcome, Report, Stage};
+pub(crate) use stage::{Missing, Outcome};
+use stage::{Report, Stage};
 
 /// What the test command takes.
 ///
-/// Stages: fmt rules clippy doc test doctest loom, then for each kernel K: module-K and vm-K, insns and guide. A failed stage does not stop
+/// Stages: fmt rules clippy doc test doctest loom fuzz, then for each kernel K: module-K and vm-K, insns and guide. A failed stage does not stop
 /// the others, but makes the exit code non-zero.
 #[derive(clap::Args)]
 pub(crate) struct Args {

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the fuzzers found worth keeping, run as ordinary tests: fuzz/seeds, and `SQ_CORPUS` (a folder like it) if that is set.
+//!
+//! SNAP-1, SUB-2, CQ-1, CQ-5, IDX-3, CAN-1, LIFE-1, SEC-1: what the targets check.
+#![cfg(not(loom))]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use arbitrary::{Arbitrary, Unstructured};
+use sq_conformance::checkers::{calls, entries, program::Program, world};
+
+/// Runs every input of a target. A folder of artifacts does as well: `SQ_CORPUS=fuzz/artifacts`.
+fn replay<T: for<'a> Arbitrary<'a>>(target: &str, run: impl Fn(T)) {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds");
+    let more = std::env::var_os("SQ_CORPUS").map(PathBuf::from);
+    let mut count = 0;
+    for folder in [Some(kept), more].into_iter().flatten() {
+        let Ok(files) = fs::read_dir(folder.join(target)) else { continue };
+        for file in files {
+            let path = file.unwrap().path();
+            let bytes = fs::read(&path).unwrap();
+            let Ok(input) = T::arbitrary(&mut Unstructured::new(&bytes)) else { continue };
+            // Captured, and so shown only if it fails.
+            println!("{}", path.display());
+            run(input);
+            count += 1;
+        }
+    }
+    if count == 0 && std::env::var_os("SQ_BACKEND").is_some() {
+        println!("SKIP: a guest has no fuzz/seeds");
+        return;
+    }
+    assert!(count > 0, "fuzz/seeds/{target} has no inputs");
+}
+
+#[test]
+fn entry_parser() {
+    replay("entry_parser", |input| entries::check(&input));
+}
+
+#[test]
+fn ring_calls() {
+    replay("ring_calls", |program: Program| {
+        world::run(program);
+    });
+}
+
+#[test]
+fn uapi() {
+    replay("uapi", |session| calls::run(&session));
+}

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where programs run: behind the library, on either backend, and over a checker's memory and surroundings.
+
+use std::rc::Rc;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+use kmod_sq::{Geometry, RingRef};
+use liburing_shm::ring::{Consumer, Producer};
+use liburing_shm::{Backend, CancelFlags, CompletionQueue, Error, RawEntry, Ring, SubmissionQueue, Submitter, Wait};
+use sq_conformance::checkers::hostile_host::{HostileHost, ring_over};
+use sq_conformance::checkers::interleave::{Why, with_others};
+use sq_driver::Driver;
+use sq_uapi::consts::{enter_flags, setup_flags};
+use sq_uapi::{Cqe, Errno, KernelMem, SqCancel, SqEnter, SqQuiesce, SqSetup, SqStats, Sqe, UserMem};
+
+use super::plan::Shape;
+
+/// Long enough for anything that comes at all: only what is lost takes as long.
+const LOST: Duration = Duration::from_secs(20);
+
+/// A ring, and all that users do with one.
+pub(crate) trait Home {
+    /// Publishes batches, each whole or not at all, and rings for each; several by several threads. Returns which were published.
+    fn submit(&mut self, batches: &[Vec<Sqe>]) -> Result<Vec<bool>, Errno>;
+    /// Waits for completions, and gives up only if they are lost.
+    fn wait(&mut self, completions: u32) -> Result<(), Errno>;
+    fn reap(&mut self, most: usize) -> Vec<Cqe>;
+    fn cancel(&mut self, flags: u32, user_data: u64, opcode: u8) -> Result<u32, Errno>;
+    fn quiesce(&mut self) -> Result<(), Errno>;
+    /// A moment passes.
+    fn rest(&mut self);
+    fn stats(&mut self) -> SqStats;
+}
+
+/// The library's ring.
+pub(crate) struct Library {
+    submitter: Submitter,
+    sq: Mutex<SubmissionQueue>,
+    cq: CompletionQueue,
+}
+
+impl Library {
+    pub(crate) fn new(backend: &Backend, shape: Shape) -> Self {
+        let builder = Ring::builder(shape.sq_entries).cq_entries(shape.cq_entries).max_inflight(shape.max_inflight);
+        let builder = if shape.worker { builder.worker() } else { builder };
+        let (submitter, sq, cq) = builder.build(backend).expect("a ring of this shape").split();
+        Self { submitter, sq: Mutex::new(sq), cq }
+    }
+}
+
+fn errno(error: &Error) -> Errno {
+    error.errno().expect("an error with a number")
+}
+
+/// Under the lock, as threads that share a queue do. `false` if there is no room for all.
+fn publish(sq: &Mutex<SubmissionQueue>, batch: &[Sqe]) -> Result<bool, Errno> {
+    let mut sq = sq.lock().unwrap();
+    if (sq.room() as usize) < batch.len() {
+        return Ok(false);
+    }
+    for sqe in batch {
+        // SAFETY: no entry has an address that the null driver would use.
+        unsafe { sq.push_raw(RawEntry::of(*sqe)) }.expect("room was looked for");
+    }
+    sq.submit().map(|_| true).map_err(|error| errno(&error))
+}
+
+impl Home for Library {
+    fn submit(&mut self, batches: &[Vec<Sqe>]) -> Result<Vec<bool>, Errno> {
+        let (sq, submitter) = (&self.sq, &self.submitter);
+        if let [batch] = batches {
+            return publish(sq, batch).map(|done| vec![done]);
+        }
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = batches
+                .iter()
+                .map(|batch| {
+                    scope.spawn(move || {
+                        let done = publish(sq, batch)?;
+                        // Once more, beside the other thread's.
+                        submitter.wait(&Wait::new(0)).map_err(|error| errno(&error))?;
+                        Ok(done)
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        })
+    }
+
+    fn wait(&mut self, completions: u32) -> Result<(), Errno> {
+        let start = Instant::now();
+        let waited = self.submitter.wait(&Wait::new(completions).timeout(LOST));
+        // What is there when the time is up counts, but nobody woke this waiter.
+        let slept = if start.elapsed() < LOST { Ok(()) } else { Err(Errno::ETIME) };
+        waited.map_err(|error| errno(&error)).and(slept)
+    }
+
+    fn reap(&mut self, most: usize) -> Vec<Cqe> {
+        let mut reap = self.cq.reap();
+        reap.by_ref().take(most).map(|done| *done.as_cqe()).collect()
+    }
+
+    fn cancel(&mut self, flags: u32, user_data: u64, opcode: u8) -> Result<u32, Errno> {
+        let flags = CancelFlags::from_bits(flags).expect("known flags");
+        self.submitter.cancel(flags, user_data, opcode).map_err(|error| errno(&error))
+    }
+
+    fn rest(&mut self) {
+        std::thread::sleep(Duration::from_micros(50));
+    }
+
+    fn quiesce(&mut self) -> Result<(), Errno> {
+        self.submitter.quiesce(LOST).map_err(|error| errno(&error))
+    }
+
+    fn stats(&mut self) -> SqStats {
+        self.submitter.stats().expect("stats")
+    }
+}
+
+/// A ring over a checker's memory and surroundings: one thread, and time passes when all sleep. `M` and the driver may have bugs
+/// planted in them.
+pub(crate) struct Checked<M: KernelMem + Send + Sync + 'static> {
+    ring: RingRef<HostileHost<M>>,
+    mem: M,
+    producer: Producer,
+    consumer: Consumer,
+}
+
+impl<M: KernelMem + UserMem + Clone + Send + Sync + 'static> Checked<M> {
+    pub(crate) fn new<D: Driver>(shape: Shape, driver: &'static D, mem: M) -> Self {
+        let setup = SqSetup {
+            flags: if shape.worker { setup_flags::WORKER } else { 0 },
+            sq_entries: shape.sq_entries,
+            cq_entries: shape.cq_entries,
+            max_inflight: shape.max_inflight,
+            ..SqSetup::default()
+        };
+        let geometry = Geometry::new(&setup).expect("a ring of this shape");
+        // SAFETY: there is no pool.
+        let ring = unsafe { ring_over(geometry, mem.clone(), 0, driver) }.expect("a ring of this shape");
+        // The reference is to find what sleeps, not the surroundings.
+        ring.host().lawless.store(true, SeqCst);
+        Self { ring, mem, producer: Producer::new(shape.sq_entries, false), consumer: Consumer::new() }
+    }
+
+    /// No waiter is ever woken.
+    pub(crate) fn deaf(self) -> Self {
+        self.ring.host().deaf.store(true, SeqCst);
+        self
+    }
+
+    /// While `call` sleeps, the worker and the clock have their turns.
+    fn with_time<R>(&self, call: impl FnOnce() -> R) -> R {
+        let ring = self.ring.clone();
+        with_others(Rc::new(move |why| HostileHost::time_passes(&ring, why)), call)
+    }
+}
+
+impl<M: KernelMem + UserMem + Clone + Send + Sync + 'static> Home for Checked<M> {
+    fn submit(&mut self, batches: &[Vec<Sqe>]) -> Result<Vec<bool>, Errno> {
+        let mut done = Vec::new();
+        for batch in batches {
+            let room = self.producer.room(&self.mem) as usize >= batch.len();
+            done.push(room);
+            if room {
+                batch.iter().for_each(|sqe| self.producer.push(&self.mem, sqe.to_words()).expect("room"));
+                self.producer.publish(&self.mem);
+                match self.ring.doorbell() {
+                    Ok(_) | Err(Errno::EBUSY) => {}
+                    Err(errno) => return Err(errno),
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    fn wait(&mut self, completions: u32) -> Result<(), Errno> {
+        let mut enter = SqEnter {
+            min_complete: completions,
+            flags: enter_flags::TIMEOUT,
+            timeout_ns: LOST.as_nanos() as u64,
+            ..SqEnter::default()
+        };
+        let start = self.ring.host().clock_ns();
+        self.with_time(|| self.ring.enter(&mut enter))?;
+        // As above.
+        let slept = self.ring.host().clock_ns() - start;
+        if slept < enter.timeout_ns { Errno::from_res(enter.wait_result).map(|_| ()) } else { Err(Errno::ETIME) }
+    }
+
+    fn reap(&mut self, most: usize) -> Vec<Cqe> {
+        self.consumer.ready(&self.mem);
+        let words: Vec<[u64; 4]> = (0..most).map_while(|_| self.consumer.pop(&self.mem)).collect();
+        if self.consumer.release(&self.mem) {
+            // As the library: a doorbell that finds the ring still blocked is no error.
+            let _ = self.ring.doorbell();
+        }
+        words.into_iter().map(|[a, b, ..]| Cqe::from_words([a, b])).collect()
+    }
+
+    fn cancel(&mut self, flags: u32, user_data: u64, opcode: u8) -> Result<u32, Errno> {
+        self.ring.cancel(&SqCancel { flags, user_data, opcode: opcode.into(), ..SqCancel::default() })
+    }
+
+    fn rest(&mut self) {
+        HostileHost::time_passes(&self.ring, Why::Asleep);
+    }
+
+    fn quiesce(&mut self) -> Result<(), Errno> {
+        let quiesce = SqQuiesce { timeout_ns: LOST.as_nanos() as u64, ..SqQuiesce::default() };
+        self.with_time(|| self.ring.quiesce(&quiesce))
+    }
+
+    fn stats(&mut self) -> SqStats {
+        self.ring.stats()
+    }
+}

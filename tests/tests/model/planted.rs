@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Bugs, planted around the ring: in its memory and its driver. (The third, a wake-up that is lost, is `HostileHost::deaf`.)
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+use sq_conformance::checkers::hostile::HostileMem;
+use sq_driver::{Driver, Errno, Issued, Op, Opcodes, Request, RequestId, op};
+use sq_uapi::{Fence, KernelMem, KernelWord, UserMem, UserWord};
+
+/// A memory in which one completion in eleven is the one before once more.
+#[derive(Clone)]
+pub(crate) struct Twice {
+    mem: HostileMem,
+    last: Arc<AtomicU32>,
+}
+
+impl Twice {
+    pub(crate) fn new(mem: HostileMem) -> Self {
+        Self { mem, last: Arc::default() }
+    }
+}
+
+impl KernelMem for Twice {
+    fn load_user(&self, word: UserWord) -> u32 {
+        self.mem.load_user(word)
+    }
+
+    fn store_kernel(&self, word: KernelWord, value: u32) {
+        self.mem.store_kernel(word, value);
+    }
+
+    fn copy_sqe(&self, index: u32) -> [u64; 8] {
+        self.mem.copy_sqe(index)
+    }
+
+    fn copy_sqe_tail(&self, index: u32) -> [u64; 8] {
+        self.mem.copy_sqe_tail(index)
+    }
+
+    fn write_cqe(&self, index: u32, words: [u64; 4]) {
+        let count = self.last.fetch_add(1, SeqCst);
+        let words = if count % 11 == 10 { self.mem.read_cqe(index.wrapping_sub(1)) } else { words };
+        self.mem.write_cqe(index, words);
+    }
+
+    fn kernel_fence(&self, site: Fence) {
+        self.mem.kernel_fence(site);
+    }
+}
+
+impl UserMem for Twice {
+    fn load_kernel(&self, word: KernelWord) -> u32 {
+        self.mem.load_kernel(word)
+    }
+
+    fn store_user(&self, word: UserWord, value: u32) {
+        self.mem.store_user(word, value);
+    }
+
+    fn write_sqe(&self, index: u32, words: [u64; 8]) {
+        self.mem.write_sqe(index, words);
+    }
+
+    fn write_sqe_tail(&self, index: u32, words: [u64; 8]) {
+        self.mem.write_sqe_tail(index, words);
+    }
+
+    fn read_cqe(&self, index: u32) -> [u64; 4] {
+        self.mem.read_cqe(index)
+    }
+
+    fn user_fence(&self, site: Fence) {
+        self.mem.user_fence(site);
+    }
+}
+
+thread_local!(static KEPT: RefCell<Vec<Request>> = const { RefCell::new(Vec::new()) });
+
+/// What the last program left behind is dropped.
+pub(crate) fn forget() {
+    drop(KEPT.take());
+}
+
+/// The null driver, but it keeps what never completes itself; `DEAF` to one cancel in three.
+pub(crate) struct Keeper<const DEAF: bool>;
+
+impl<const DEAF: bool> Driver for Keeper<DEAF> {
+    const NAME: &'static core::ffi::CStr = c"keeper";
+    const OPCODES: Opcodes = Opcodes::NONE.with(op::NOP).with(op::CMD);
+
+    fn issue<'op>(&self, op: Op<'op>) -> Issued<'op> {
+        if op.entry().opcode() != op::CMD || op.entry().cmd_op() != sq_null::cmd::NEVER {
+            return sq_null::Null.issue(op);
+        }
+        match op.defer_indefinite() {
+            Ok((request, issued)) => {
+                KEPT.with_borrow_mut(|kept| kept.push(request));
+                issued
+            }
+            Err(busy) => busy,
+        }
+    }
+
+    fn cancel(&self, id: RequestId) {
+        if DEAF && id.raw().is_multiple_of(3) {
+            return;
+        }
+        let found = KEPT.with_borrow_mut(|kept| {
+            let at = kept.iter().position(|request| request.id() == id)?;
+            Some(kept.remove(at))
+        });
+        if let Some(request) = found {
+            request.complete(Err(Errno::ECANCELED));
+        }
+    }
+}

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The reference: what a ring owes its users, from DESIGN's rules alone. It knows entries, completions and cancels; it knows no queue,
+//! no slot and no code of the kernel side.
+//!
+//! A ring may do many things in many orders. So the reference does not say what comes next, but of everything that comes whether
+//! it may, and at any time what must still come.
+
+use sq_uapi::{Errno, SqStats};
+
+use super::plan::{By, Kind, Op, Shape, Which};
+
+/// All entries of a ring so far.
+pub(crate) struct Reference {
+    shape: Shape,
+    entries: Vec<Entry>,
+    /// All canceled, nothing accepted any more.
+    quiesced: bool,
+    reaped: u64,
+}
+
+struct Entry {
+    op: Op,
+    user_data: u64,
+    /// How many were published before it, at most: two threads publish in any order.
+    before: u64,
+    done: bool,
+    /// A cancel may have reached it.
+    may_cancel: bool,
+    /// A cancel has reached it: it waits for nothing any more.
+    must_cancel: bool,
+    /// CQ-4: there was room for it among those that wait without bound.
+    has_room: bool,
+    /// Of a cancel: its results.
+    results: Option<Outcome>,
+}
+
+/// What a cancel may say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outcome {
+    /// It names one, and reports 0; else it counts.
+    single: bool,
+    at_least: u32,
+    at_most: u32,
+    /// A cancel before may have reached them all.
+    already: bool,
+}
+
+impl Outcome {
+    fn allows(self, res: i32) -> bool {
+        match u32::try_from(res) {
+            Ok(n) if self.single => n == 0 && self.at_most > 0,
+            Ok(n) => n > 0 && (self.at_least..=self.at_most).contains(&n),
+            Err(_) if self.at_least > 0 => false,
+            Err(_) => res == Errno::ENOENT.to_res() || (self.already && res == Errno::EALREADY.to_res()),
+        }
+    }
+
+    fn succeeds(self) -> Option<bool> {
+        if self.at_least > 0 { Some(true) } else { (self.at_most == 0).then_some(false) }
+    }
+}
+
+impl Reference {
+    pub(crate) fn new(shape: Shape) -> Self {
+        Self { shape, entries: Vec::new(), quiesced: false, reaped: 0 }
+    }
+
+    /// Batches of entries are published, or not; those of one batch in order. Their numbers count on from the last.
+    pub(crate) fn publish(&mut self, batches: &[(&[Op], bool)]) {
+        let end = (self.entries.len() + batches.iter().map(|(batch, _)| batch.len()).sum::<usize>()) as u64;
+        // CQ-4, and docs/protocol.md: an eighth of the slots and one request are kept from those that wait without bound.
+        let slots = self.shape.cq_entries.saturating_sub((self.shape.cq_entries / 8).max(1));
+        let most = slots.min(self.shape.max_inflight - 1) as usize;
+        let never = |op: &&Op| matches!(op.kind, Kind::Never);
+        let rivals = self.nevers() + batches.iter().flat_map(|(batch, _)| batch.iter()).filter(never).count();
+        let numbered = batches.iter().flat_map(|(batch, published)| batch.iter().map(|op| (*op, *published)));
+        for (op, published) in numbered {
+            let user_data = self.entries.len() as u64 + 1;
+            let before = if batches.len() > 1 { end - 1 } else { user_data - 1 };
+            let results = match op.kind {
+                Kind::Cancel(which) if published => Some(self.cancel(which, user_data, u64::MAX)),
+                _ => None,
+            };
+            let others = if batches.len() > 1 { rivals.saturating_sub(1) } else { self.nevers() };
+            self.entries.push(Entry {
+                op,
+                user_data,
+                before,
+                // What was not published owes nothing.
+                done: !published,
+                may_cancel: false,
+                must_cancel: false,
+                has_room: others < most,
+                results,
+            });
+        }
+    }
+
+    /// Entries in flight, at most, that wait without bound.
+    fn nevers(&self) -> usize {
+        self.out().filter(|one| matches!(one.op.kind, Kind::Never)).count()
+    }
+
+    fn out(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|one| !one.done)
+    }
+
+    /// The number of the next entry.
+    pub(crate) fn serial(&self) -> u64 {
+        self.entries.len() as u64 + 1
+    }
+
+    /// As [`Reference::cancel`], by a call: it overtakes cancels that are still queued, which may find less than they would have.
+    pub(crate) fn cancel_call(&mut self, which: Which, accepted: u64) -> Outcome {
+        let outcome = self.cancel(which, self.serial(), accepted);
+        for results in self.entries.iter_mut().filter(|one| !one.done).filter_map(|one| one.results.as_mut()) {
+            results.at_least = 0;
+            results.already = true;
+        }
+        outcome
+    }
+
+    /// CAN-1: a cancel comes when at least `accepted` entries have been accepted. What it may say.
+    fn cancel(&mut self, which: Which, serial: u64, accepted: u64) -> Outcome {
+        let (_, user_data, opcode) = which.fields(serial);
+        let matches = |one: &Entry| match which.by {
+            By::Back(_) => one.user_data == user_data,
+            By::Opcode(_) => one.op.opcode() == opcode,
+            By::Any => true,
+        };
+        // Those that complete inline cannot be met; a NOP that becomes a request can, in the moment that it is one.
+        let reaches = |one: &Entry| {
+            let later = matches!(one.op.kind, Kind::Never | Kind::Delay { .. } | Kind::Nop { later: true });
+            !one.done && later && matches(one)
+        };
+        let surely = |one: &Entry| {
+            matches!(one.op.kind, Kind::Never) && one.has_room && !one.may_cancel && one.before < accepted
+        };
+        let all = which.all || matches!(which.by, By::Any);
+        let (mut at_least, mut at_most, mut already) = (0, 0, false);
+        for one in self.entries.iter().filter(|one| reaches(one)) {
+            at_most += 1;
+            at_least += u32::from(surely(one));
+            already |= one.may_cancel;
+        }
+        for one in self.entries.iter_mut().filter(|one| reaches(one)) {
+            one.must_cancel |= surely(one) && (all || at_most == 1);
+            one.may_cancel = true;
+        }
+        Outcome { single: !all, at_least, at_most, already }
+    }
+
+    /// The call said this.
+    pub(crate) fn canceled(outcome: Outcome, said: Result<u32, Errno>) -> Result<(), String> {
+        let res = said.map_or_else(Errno::to_res, u32::cast_signed);
+        if outcome.allows(res) { Ok(()) } else { Err(format!("CAN-1: a cancel says {said:?}, and not {outcome:?}")) }
+    }
+
+    /// QUIESCE begins: everything may be canceled.
+    pub(crate) fn quiesce(&mut self) {
+        self.quiesced = true;
+        self.entries.iter_mut().for_each(|one| one.may_cancel = true);
+    }
+
+    /// A completion came.
+    pub(crate) fn reap(&mut self, user_data: u64, res: i32, flags: u32) -> Result<(), String> {
+        self.reaped += 1;
+        let entry = usize::try_from(user_data).ok().and_then(|n| self.entries.get_mut(n.checked_sub(1)?));
+        let Some(one) = entry else { return Err(format!("SUB-2: {user_data:#x} is no entry's user_data")) };
+        if one.done {
+            return Err(format!("SUB-2: a second completion of {user_data}, {:?}", one.op));
+        }
+        one.done = true;
+        let canceled = res == Errno::ECANCELED.to_res() && one.may_cancel;
+        let busy = res == Errno::EBUSY.to_res() && !one.has_room;
+        let fits = match (one.op.certain(), one.op.kind) {
+            (Some(certain), _) => res == certain,
+            (None, Kind::Delay { value, .. }) => res == i32::from(value) || canceled,
+            (None, Kind::Never) => canceled || busy,
+            // What it is after may have come to its end with the ring's.
+            (None, Kind::Cancel(_)) => {
+                one.results.is_some_and(|results| results.allows(res))
+                    || (self.quiesced && [0, Errno::EALREADY.to_res(), Errno::ENOENT.to_res()].contains(&res))
+            }
+            (None, _) => false,
+        };
+        if flags != 0 || !fits || (one.op.skip_success && res >= 0) {
+            return Err(format!("SUB-2: {user_data} ends with {res}, {flags:#x}: {:?} {:?}", one.op, one.results));
+        }
+        Ok(())
+    }
+
+    /// Completions that must come, whoever does or does not do anything but reap.
+    pub(crate) fn due(&self) -> u32 {
+        let due = self.out().filter(|one| {
+            let fails = one.op.certain().map(|res| res < 0);
+            match one.op.kind {
+                Kind::Never => one.must_cancel,
+                Kind::Delay { .. } => !one.op.skip_success,
+                Kind::Cancel(_) => !one.op.skip_success || one.results.and_then(Outcome::succeeds) == Some(false),
+                _ => !one.op.skip_success || fails == Some(true),
+            }
+        });
+        due.count() as u32
+    }
+
+    /// After each step: what the ring counts is what there is.
+    pub(crate) fn check(&self, stats: &SqStats) -> Result<(), String> {
+        let published = self.entries.len() as u64;
+        let unreaped = stats.completions.checked_sub(self.reaped);
+        if stats.entries > published || unreaped.is_none_or(|n| n > self.shape.cq_entries.into()) {
+            return Err(format!("CQ-5: {} of {published} accepted, {unreaped:?} unreaped: {stats:?}", stats.entries));
+        }
+        if stats.inflight > self.shape.max_inflight.into() {
+            return Err(format!("CQ-1: {} requests in flight", stats.inflight));
+        }
+        Ok(())
+    }
+
+    /// The ring is quiesced, and everything reaped that it had.
+    pub(crate) fn end(&self, stats: &SqStats) -> Result<(), String> {
+        if stats.inflight != 0 {
+            return Err(format!("LIFE-1: {} requests in flight", stats.inflight));
+        }
+        if stats.entries != stats.completions + stats.skipped {
+            return Err(format!("SUB-2: entries, completions and skipped do not add up: {stats:?}"));
+        }
+        if stats.completions != self.reaped {
+            return Err(format!("CQ-1: {} posted, {} reaped", stats.completions, self.reaped));
+        }
+        for one in self.out() {
+            let silent = one.op.skip_success && one.op.certain().is_none_or(|res| res >= 0);
+            // Of two threads' entries nobody knows which were accepted.
+            let accepted = one.before < stats.entries;
+            if accepted && !silent {
+                return Err(format!("SUB-2: no completion for {}, {:?}", one.user_data, one.op));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask fuzz`: runs the targets of `fuzz/` for a while, and says how often they ran and what of `kmod-sq/src` they reached.
+//!
+//! What is kept of a target's inputs is in `fuzz/seeds` (few, minimised, replayed by `cargo test`); what grows while it runs, in
+//! `fuzz/corpus`; what fails, in `fuzz/artifacts`.
+
+mod coverage;
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::ctx::Ctx;
+use crate::process::{capture, run, tail};
+use crate::test::{Missing, Outcome};
+
+/// The targets, and the longest input of each that is worth its time.
+const TARGETS: [(&str, u32); 3] = [("entry_parser", 136), ("ring_calls", 2048), ("uapi", 1024)];
+
+/// Of cargo-fuzz, which is built from crates.io into the cache.
+const CARGO_FUZZ: &str = "0.13.2";
+
+/// How long a target runs in CI.
+const IN_CI: Duration = Duration::from_secs(60);
+
+/// What the command takes.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// How long each target runs; two run at a time on a machine with two processors
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
+    /// Only these targets [default: all]
+    #[arg(long, short, num_args = 1.., value_name = "T", value_parser = TARGETS.map(|(name, _)| name))]
+    target: Vec<String>,
+    /// Afterwards, replace fuzz/seeds by the least inputs that reach as much as all that were found
+    #[arg(long)]
+    keep: bool,
+}
+
+pub(crate) fn fuzz(ctx: &Ctx, args: &Args) -> Result<ExitCode> {
+    let wanted = |name: &&str| args.target.is_empty() || args.target.iter().any(|target| target == name);
+    let targets: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).filter(wanted).collect();
+    let fuzzer = Fuzzer::build(ctx)?;
+    let failed = fuzzer.run_all(&targets, Duration::from_secs(args.minutes * 60), true)?;
+    if args.keep {
+        for target in &targets {
+            fuzzer.keep(target)?;
+        }
+    }
+    match coverage::report(ctx) {
+        Ok(report) => println!("{report}"),
+        Err(error) => println!("SKIP: coverage: {error:#}"),
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The test stage: a minute for each target.
+pub(crate) fn stage(ctx: &Ctx) -> Result<Outcome> {
+    let fuzzer = Fuzzer::build(ctx)?;
+    let mut outcome = Outcome::default();
+    for result in fuzzer.results(&TARGETS.map(|(name, _)| name), IN_CI)? {
+        outcome.ok &= result.ok;
+        outcome.log.push_str(&result.text);
+    }
+    Ok(outcome)
+}
+
+/// The targets as programs.
+struct Fuzzer {
+    /// `fuzz/` in the checkout.
+    folder: PathBuf,
+    programs: PathBuf,
+}
+
+/// How a target ended, in words.
+struct Ended {
+    ok: bool,
+    text: String,
+}
+
+impl Fuzzer {
+    fn build(ctx: &Ctx) -> Result<Self> {
+        if !Command::new("cargo").args(["+nightly", "--version"]).output().is_ok_and(|o| o.status.success()) {
+            return Err(
+                Missing("the nightly toolchain is missing; run: rustup toolchain install nightly".into()).into()
+            );
+        }
+        let tools = ctx.cache.join("tools");
+        let cargo_fuzz = tools.join("bin/cargo-fuzz");
+        if !cargo_fuzz.is_file() {
+            let mut install = Command::new("cargo");
+            install.args(["install", "cargo-fuzz", "--locked", "--version", CARGO_FUZZ, "--root"]).arg(&tools);
+            run("installing cargo-fuzz", &mut install)?;
+        }
+        let folder = ctx.root.join("fuzz");
+        let mut build = Command::new(cargo_fuzz);
+        // As `cargo +nightly fuzz build`: the file is a subcommand of cargo's.
+        build.args(["fuzz", "build"]).current_dir(&folder).env("RUSTUP_TOOLCHAIN", "nightly");
+        run("building the fuzz targets", &mut build)?;
+        Ok(Self { programs: folder.join("target/x86_64-unknown-linux-gnu/release"), folder })
+    }
+
+    /// Runs targets, prints how each ended, and returns how many failed.
+    fn run_all(&self, targets: &[&str], time: Duration, print: bool) -> Result<usize> {
+        let results = self.results(targets, time)?;
+        if print {
+            results.iter().for_each(|result| print!("{}", result.text));
+        }
+        Ok(results.iter().filter(|result| !result.ok).count())
+    }
+
+    /// As many at a time as there are processors.
+    fn results(&self, targets: &[&str], time: Duration) -> Result<Vec<Ended>> {
+        let left = Mutex::new(targets.iter().copied().collect::<VecDeque<_>>());
+        let ended = Mutex::new(Vec::new());
+        let workers = thread::available_parallelism().map_or(1, |n| n.get().min(targets.len()));
+        let work = || {
+            loop {
+                let next = left.lock().ok().and_then(|mut left| left.pop_front());
+                let Some(target) = next else { break };
+                let result = self.run(target, time);
+                if let Ok(mut ended) = ended.lock() {
+                    ended.push(result);
+                }
+            }
+        };
+        thread::scope(|scope| (0..workers).for_each(|_| drop(scope.spawn(work))));
+        ended.into_inner().unwrap_or_default().into_iter().collect()
+    }
+
+    fn run(&self, target: &str, time: Duration) -> Result<Ended> {
+        let [corpus, artifacts] = ["corpus", "artifacts"].map(|name| self.folder.join(name).join(target));
+        for folder in [&corpus, &artifacts] {
+            fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        }
+        let longest = TARGETS.iter().find(|(name, _)| *name == target).map_or(1024, |(_, longest)| *longest);
+        let mut fuzzer = Command::new(self.programs.join(target));
+        fuzzer.arg(&corpus).arg(self.seeds(target));
+        fuzzer.arg(format!("-max_total_time={}", time.as_secs()));
+        fuzzer.arg(format!("-max_len={longest}")).args(["-timeout=20", "-print_final_stats=1"]);
+        fuzzer.arg(format!("-artifact_prefix={}/", artifacts.display()));
+        let dictionary = self.folder.join(format!("dictionaries/{target}.dict"));
+        if dictionary.is_file() {
+            fuzzer.arg(format!("-dict={}", dictionary.display()));
+        }
+        let output = capture(target, &mut fuzzer)?;
+        let stat = |name: &str| {
+            let line = output.text.lines().find_map(|line| line.strip_prefix(&format!("stat::{name}:")));
+            line.map_or("?", str::trim).to_owned()
+        };
+        let (runs, speed) = (stat("number_of_executed_units"), stat("average_exec_per_sec"));
+        let mut text = format!("{target:14} {runs:>10} executions, {speed:>6}/s\n");
+        if !output.ok {
+            text.push_str(&format!("{}\n", tail(&output.text, 60)));
+            text.push_str(&format!(
+                "replay it as a test: SQ_CORPUS={} cargo test -p sq-conformance --test corpus {target}\n",
+                artifacts.parent().unwrap_or(Path::new(".")).display()
+            ));
+        }
+        Ok(Ended { ok: output.ok, text })
+    }
+
+    fn seeds(&self, target: &str) -> PathBuf {
+        self.folder.join("seeds").join(target)
+    }
+
+    /// Makes seeds of all that was found: the least of it that reaches as many places.
+    fn keep(&self, target: &str) -> Result<()> {
+        let (seeds, fresh) = (self.seeds(target), self.folder.join("seeds.new").join(target));
+        fs::create_dir_all(&fresh)?;
+        let mut merge = Command::new(self.programs.join(target));
+        // By places reached, not by how often each was: a seed must be worth its file.
+        merge.args(["-set_cover_merge=1", "-use_counters=0", "-max_len=512"]);
+        merge.arg(&fresh).arg(&seeds).arg(self.folder.join("corpus").join(target));
+        run(&format!("minimising {target}"), &mut merge)?;
+        if fs::read_dir(&fresh)?.next().is_none() {
+            bail!("{}: nothing is left of {target}", fresh.display());
+        }
+        fs::remove_dir_all(&seeds).or_else(|error| if seeds.exists() { Err(error) } else { Ok(()) })?;
+        fs::create_dir_all(seeds.parent().unwrap_or(Path::new(".")))?;
+        fs::rename(&fresh, &seeds)?;
+        fs::remove_dir(self.folder.join("seeds.new"))?;
+        println!("{target}: {} seeds", fs::read_dir(&seeds)?.count());
+        Ok(())
+    }
+}
