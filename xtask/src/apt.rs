@@ -92,7 +92,7 @@ fn installed(package: &str) -> bool {
     query.is_ok_and(|o| String::from_utf8_lossy(&o.stdout).contains("install ok installed"))
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     stdout(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
 }
 

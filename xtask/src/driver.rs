@@ -73,7 +73,6 @@ pub(crate) fn new(ctx: &Ctx, args: &Args) -> Result<ExitCode> {
 }
 
 fn fill(text: &str, name: &str, root: &str) -> String {
-    let text = text.replace("/usr/src/sq-0.0.0", concat!("/usr/src/sq-", env!("CARGO_PKG_VERSION")));
     let text = text.replace("/usr/src/sq/", &format!("{root}/")).replace("/usr/src/sq\n", &format!("{root}\n"));
     text.replace("sample", name).replace("SAMPLE", &name.to_uppercase()).replace("gitignore", ".gitignore")
 }

@@ -9,7 +9,9 @@ mod apt;
 mod ctx;
 mod driver;
 mod fuzz;
+mod install;
 mod kernel;
+mod modinfo;
 mod module;
 mod objcheck;
 mod process;
@@ -56,6 +58,12 @@ enum Chore {
     NewDriver(driver::Args),
     /// Run the fuzz targets, and report executions and the lines of kmod-sq/src that they reach
     Fuzz(fuzz::Args),
+    /// Pack the sources into an archive that builds without network and cargo, and print where it is
+    Dist,
+    /// Build the Debian package sq-dkms from that archive, have lintian read it, and print where it is
+    Deb,
+    /// Install by make, by DKMS and by the package in a clean Debian without a network, and use in a guest what was built (root)
+    Install,
     /// Boot a stock Debian kernel in QEMU: run the module's tests, a program, or a shell
     #[command(subcommand)]
     Vm(vm::Chore),
@@ -70,6 +78,9 @@ fn main() -> ExitCode {
         Chore::Nightly { kernel } => vm::test(&ctx, &kernel, true),
         Chore::NewDriver(args) => driver::new(&ctx, &args),
         Chore::Fuzz(args) => fuzz::fuzz(&ctx, &args),
+        Chore::Dist => install::dist::print_made(&ctx),
+        Chore::Deb => install::deb::print_made(&ctx),
+        Chore::Install => install::print_tested(&ctx),
         Chore::Vm(chore) => vm::run(&ctx, chore),
     });
     outcome.unwrap_or_else(|error| {

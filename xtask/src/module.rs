@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::apt;
 use crate::ctx::Ctx;
 use crate::kernel::Kernel;
+use crate::modinfo;
 use crate::objcheck;
 use crate::process::{found, run};
 
@@ -28,7 +29,9 @@ pub(crate) fn build(ctx: &Ctx, kernel: Kernel) -> Result<Built> {
     let core = format!("SQ_CORE={}", ctx.cache.display());
     let out = make(ctx, kernel, &ctx.root.join("kmod-sq"), &ctx.checkout_cache("kmod"), &[&core])?;
     let notes = objcheck::check(&out)?;
-    Ok(Built { modules: modules_in(&out)?, notes })
+    let modules = modules_in(&out)?;
+    modinfo::check(&modules)?;
+    Ok(Built { modules, notes })
 }
 
 /// Builds the driver outside this tree whose Makefile is in `dir`, against the `sq.ko` of [`build`].
@@ -36,14 +39,41 @@ pub(crate) fn build_driver(ctx: &Ctx, kernel: Kernel, dir: &Path) -> Result<Buil
     let dir = dir.canonicalize().with_context(|| format!("no driver in {}", dir.display()))?;
     let sq = build(ctx, kernel)?;
     let sq = sq.modules.first().and_then(|sq| sq.parent()).context("there is no sq.ko")?;
+    let out = make_driver(ctx, kernel, &dir, &dir.join("build"), sq)?;
+    let notes = if out.join("libsq_driver.rlib").exists() { objcheck::check(&out)? } else { Vec::new() };
+    Ok(Built { modules: modules_in(&out)?, notes })
+}
+
+/// A driver from outside, for tests of what is refused.
+pub(crate) struct Outsider {
+    pub(crate) right: PathBuf,
+    /// The same, built for the symbols of another sq.ko.
+    pub(crate) foreign: PathBuf,
+}
+
+/// Builds tests/outsider against the `sq.ko` in `sq`.
+pub(crate) fn build_outsider(ctx: &Ctx, kernel: Kernel, sq: &Path) -> Result<Outsider> {
+    let source = ctx.root.join("tests/outsider");
+    let right = make_driver(ctx, kernel, &source, &ctx.checkout_cache("outsider"), sq)?;
+    let place = ctx.checkout_cache("foreign");
+    let symbols = place.join(format!("{kernel}-sq"));
+    fs::create_dir_all(&symbols)?;
+    // "0xCHECKSUM\tsymbol..", the checksum being one of the symbol's types.
+    let ours = fs::read_to_string(sq.join("Module.symvers")).context("sq.ko was built without Module.symvers")?;
+    let other = |line: &str| line.split_once('\t').map(|(_, symbol)| format!("0x0badc0de\t{symbol}\n"));
+    fs::write(symbols.join("Module.symvers"), ours.lines().filter_map(other).collect::<String>())?;
+    let foreign = make_driver(ctx, kernel, &source, &place, &symbols)?;
+    Ok(Outsider { right: right.join("sq_outsider.ko"), foreign: foreign.join("sq_outsider.ko") })
+}
+
+/// Runs make in the folder `dir` of a driver, which is for the sq.ko in `sq`.
+fn make_driver(ctx: &Ctx, kernel: Kernel, dir: &Path, place: &Path, sq: &Path) -> Result<PathBuf> {
     let variables = [
         format!("SQ_DIR={}", ctx.root.display()),
         format!("SQ_OUT={}", sq.display()),
         format!("SQ_CORE={}", ctx.cache.display()),
     ];
-    let out = make(ctx, kernel, &dir, &dir.join("build"), &variables.each_ref().map(String::as_str))?;
-    let notes = if out.join("libsq_driver.rlib").exists() { objcheck::check(&out)? } else { Vec::new() };
-    Ok(Built { modules: modules_in(&out)?, notes })
+    make(ctx, kernel, dir, place, &variables.each_ref().map(String::as_str))
 }
 
 /// Builds the plain C module that `vm insns` compares with.

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 use crate::ctx::Ctx;
+use crate::install;
 use crate::kernel::Kernel;
 use crate::module;
 use crate::vm;
@@ -19,7 +20,7 @@ use stage::{Report, Stage};
 
 /// What the test command takes.
 ///
-/// Stages: fmt rules clippy doc test doctest loom fuzz, then for each kernel K: module-K and vm-K, insns and guide. A failed stage does not stop
+/// Stages: fmt rules clippy doc test doctest loom fuzz, then for each kernel K: module-K and vm-K, insns, guide, install. A failed stage does not stop
 /// the others, but makes the exit code non-zero.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -86,6 +87,9 @@ fn kernel_stages(chosen: &[Kernel]) -> Vec<Stage> {
             "from an empty directory to a new driver's clients, by docs/driver-guide.md",
             guide::check,
         ));
+        stages.push(Stage::new("install", "install in a clean Debian without a network: make, DKMS, package", |ctx| {
+            Ok(Outcome { log: install::test(ctx)?, ..Outcome::default() })
+        }));
     }
     stages
 }

@@ -10,6 +10,7 @@ mod initramfs;
 mod insns;
 mod life;
 mod qemu;
+mod refused;
 mod storage;
 mod suite;
 mod trace;
@@ -26,9 +27,9 @@ use crate::ctx::Ctx;
 use crate::kernel::Kernel;
 use crate::module;
 
-use guest::{Guest, Job};
+pub(crate) use guest::{Guest, Job};
 pub(crate) use insns::check as check_insns;
-pub(crate) use suite::{Programs, run as run_suite};
+pub(crate) use suite::{Programs, run as run_suite, storage_client, summarise};
 
 #[derive(Subcommand)]
 pub(crate) enum Chore {

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::guest::{Guest, Job, JobResult};
-use super::{disk, examples, life, storage};
+use super::{disk, examples, life, refused, storage};
 use crate::ctx::Ctx;
 use crate::kernel::Kernel;
 use crate::module;
@@ -53,6 +53,8 @@ pub(crate) fn run(ctx: &Ctx, kernel: Kernel, programs: &Programs, long: bool) ->
     guest.load_modules(&built.modules)?;
     let loaded = built.modules.iter().filter_map(|m| Some(m.file_stem()?.to_string_lossy().into_owned()));
     let loaded: Vec<String> = loaded.collect();
+    let place = built.modules.first().and_then(|module| module.parent()).context("no module was built")?;
+    refused::jobs(ctx, kernel, &mut guest, place)?;
     jobs(&mut guest, programs)?;
     examples::add(ctx, kernel, &mut guest, &programs.storm, long)?;
     life::jobs(ctx, &mut guest, &loaded, long)?;
@@ -96,11 +98,18 @@ impl Programs {
             !name.starts_with("loom") && !name.starts_with("slow-")
         });
         tests.sort();
-        let storage_client =
-            built(ctx, &["build", "-p", "sq-storage"], "bin")?.pop().context("cargo built no client")?;
         let storm = built(ctx, &["build", "-p", "sq-dma", "--example", "storm"], "example")?;
-        Ok(Self { tests, storage_client, storm: storm.into_iter().next().context("cargo built no storm")? })
+        Ok(Self {
+            tests,
+            storage_client: storage_client(ctx)?,
+            storm: storm.into_iter().next().context("cargo built no storm")?,
+        })
     }
+}
+
+/// An application: it uses /dev/sqfile if that is there.
+pub(crate) fn storage_client(ctx: &Ctx) -> Result<PathBuf> {
+    built(ctx, &["build", "-p", "sq-storage"], "bin")?.pop().context("cargo built no client")
 }
 
 /// The programs of one kind that cargo makes when it is called with `args`.
@@ -119,7 +128,7 @@ fn built(ctx: &Ctx, args: &[&str], kind: &str) -> Result<Vec<PathBuf>> {
         .collect())
 }
 
-fn summarise(kernel: Kernel, results: &[JobResult]) -> Summary {
+pub(crate) fn summarise(kernel: Kernel, results: &[JobResult]) -> Summary {
     let mut summary = Summary { failed: 0, skips: Vec::new(), table: format!("guest {kernel}\n") };
     let (mut passed, mut skipped) = (0, 0);
     for job in results {
