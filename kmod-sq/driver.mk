@@ -41,7 +41,7 @@ links:
 	@test -f $(SQ_SYMBOLS) || { echo "no $(SQ_SYMBOLS): build sq.ko for this kernel first" \
 		"(make -C $(SQ_SRC) KDIR=$(KDIR)), or name its folder by SQ_OUT=" >&2; exit 1; }
 	@for_kernel=$$(PATH=$$PATH:/sbin modinfo -F vermagic $(SQ_OUT)/sq.ko 2>/dev/null | cut -d' ' -f1); \
-	kernel=$$(cat $(KDIR)/include/config/kernel.release); test "$${for_kernel:-$$kernel}" = "$$kernel" || { \
+	kernel=$(SQ_RELEASE); test "$${for_kernel:-$$kernel}" = "$$kernel" || { \
 		echo "$(SQ_OUT)/sq.ko is for kernel $$for_kernel, this is for $$kernel: build it again" \
 		"(make -C $(SQ_SRC) KDIR=$(KDIR)), or name another folder by SQ_OUT=" >&2; exit 1; }
 	@sh $(SQ_SRC)/scripts/link-sources.sh $(OUT) $(SQ_SRC)/scripts/driver.kbuild $(SQ_DRIVER_DIR) $(SQ_C)

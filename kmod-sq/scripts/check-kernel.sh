@@ -18,7 +18,8 @@ if [ ! -f "$kdir/Makefile" ]; then
 	fail "no kernel headers at $kdir. Debian, Ubuntu: apt install linux-headers-$release." \
 		"Or name another kernel's: make KDIR=/path/to/build"
 fi
-if [ ! -f "$config" ] || ! release=$(cat "$kdir/include/config/kernel.release" 2>/dev/null); then
+release=$(sed -n 's/^#define UTS_RELEASE "\(.*\)"/\1/p' "$kdir/include/generated/utsrelease.h" 2>/dev/null || true)
+if [ ! -f "$config" ] || [ -z "$release" ]; then
 	fail "$kdir is a kernel's source that is not prepared for modules. In it: make olddefconfig modules_prepare"
 fi
 major=${release%%.*}

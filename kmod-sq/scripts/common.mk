@@ -26,6 +26,9 @@ SQ_RUSTFLAGS := --target x86_64-unknown-none -Cpanic=abort -Crelocation-model=st
 # The version is said once, in the workspace's Cargo.toml.
 SQ_VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' $(SQ_SRC)/../Cargo.toml | head -1)
 
+# As modules carry it. (Debian's include/config/kernel.release of 6.1 says another.)
+SQ_RELEASE = $(shell sed -n 's/^.define UTS_RELEASE "\(.*\)"/\1/p' $(KDIR)/include/generated/utsrelease.h)
+
 export SQ_SRC SQ_RUSTFLAGS SQ_VERSION WERROR
 
 all: modules
@@ -68,7 +71,7 @@ endif
 
 # Everything that can be known to be missing was looked for above.
 check:
-	@echo "sq $(SQ_VERSION) can be built for kernel $$(cat $(KDIR)/include/config/kernel.release)$(if $(SQ_RUSTC), by $(SQ_RUSTC))"
+	@echo "sq $(SQ_VERSION) can be built for kernel $(SQ_RELEASE)$(if $(SQ_RUSTC), by $(SQ_RUSTC))"
 
 clean:
 	rm -rf $(OUT)

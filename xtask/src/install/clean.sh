@@ -61,11 +61,11 @@ dkms build "sq/$VERSION" -k "$RELEASE"
 dkms install "sq/$VERSION" -k "$RELEASE"
 dkms status | grep "^sq/$VERSION, $RELEASE, x86_64: installed$"
 
-# Drivers from outside follow.
+# Drivers from outside follow, as they do when a kernel is installed.
 dkms add /in/outrust
 dkms add /in/outc
-dkms install sq-outrust/0.1.0 -k "$RELEASE"
-dkms install sq-outc/0.1.0 -k "$RELEASE"
+dkms autoinstall -k "$RELEASE"
+[ "$(dkms status | grep -c ", $RELEASE, x86_64: installed$")" = 3 ] || lost "a driver from outside"
 keep dkms
 dkms remove sq-outrust/0.1.0 --all
 dkms remove sq-outc/0.1.0 --all
@@ -79,6 +79,7 @@ dkms status | grep "^sq/$VERSION, $RELEASE, x86_64: installed$"
 getent group sq || lost "the group of the udev rule"
 [ -f /lib/udev/rules.d/99-sq.rules ] || lost "the udev rule"
 keep deb
+[ "$(ls /out/make)" = "$(ls /out/deb)" ] || lost "a module that make builds, in dkms.conf"
 dpkg --remove sq-dkms
 gone "removing the package"
 dpkg --purge sq-dkms
