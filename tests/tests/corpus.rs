@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use arbitrary::{Arbitrary, Unstructured};
-use sq_conformance::checkers::{calls, entries, program::Program, world};
+use sq_conformance::checkers::{calls, doors, entries, program::Program, world};
 
 /// Runs every input of a target. A folder of artifacts does as well: `SQ_CORPUS=fuzz/artifacts`.
 fn replay<T: for<'a> Arbitrary<'a>>(target: &str, run: impl Fn(T)) {
@@ -43,6 +43,13 @@ fn entry_parser() {
 fn ring_calls() {
     replay("ring_calls", |program: Program| {
         world::run(program);
+    });
+}
+
+#[test]
+fn doors() {
+    replay("doors", |visit| {
+        doors::run(&visit);
     });
 }
 

@@ -2,6 +2,8 @@
 //! Random programs over a memory that changes between any two loads: the ring breaks or the results are exact.
 #![cfg(not(loom))]
 
+use arbitrary::{Arbitrary, Unstructured};
+use sq_conformance::checkers::doors::{self, Visit};
 use sq_conformance::checkers::hostile::{Access, UserSide};
 use sq_conformance::checkers::hostile_host::hostile_ring;
 use sq_conformance::checkers::program::Program;
@@ -35,6 +37,30 @@ fn random_programs() {
     // Otherwise the programs would not be worth much.
     let enough = sum.completed as u64 > all * 3 && sum.nested as u64 > all * 5;
     assert!(only.is_some() || enough, "{sum:?}");
+}
+
+/// SNAP-1, CAN-1, SUB-2: random visits to the doors that need no ring.
+#[test]
+fn random_visits() {
+    let only = std::env::var("SQ_SEED").ok().and_then(|seed| seed.parse::<u64>().ok());
+    let all = if std::env::var_os("SQ_BACKEND").is_some() { 100 } else { 1500 };
+    let (mut at_once, mut later) = (0, 0);
+    for seed in only.map_or(0..all, |seed| seed..seed + 1) {
+        let bytes = bytes_of(seed, 100 + (seed % 5) as usize * 150);
+        let visit = Visit::arbitrary(&mut Unstructured::new(&bytes)).unwrap();
+        match std::panic::catch_unwind(|| doors::run(&visit)) {
+            Ok(visited) => {
+                at_once += visited.at_once as u64;
+                later += visited.later as u64;
+            }
+            Err(panic) => {
+                eprintln!("SQ_SEED={seed} runs this visit alone");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+    println!("{at_once} at once, {later} later");
+    assert!(only.is_some() || (at_once > all * 2 && later > all / 4), "{at_once} at once, {later} later");
 }
 
 /// SNAP-1: `user_data` and opcode change right after they were loaded, and right before the next word is. The completion is that

@@ -150,6 +150,13 @@ impl HostileMem {
         self.state().copied.wrapping_sub(1)
     }
 
+    /// Looks at the entry that was copied last, past all oracles but under the same attack.
+    #[must_use]
+    pub fn peek(&self) -> [u64; 8] {
+        let index = self.last_copied();
+        std::array::from_fn(|word| self.load(Access::Sqe(index, word)))
+    }
+
     /// Writes into the user side, between two calls.
     pub fn meddle(&self, how: impl FnOnce(&mut UserSide)) {
         how(&mut self.state().user);

@@ -14,6 +14,7 @@ use sq_uapi::{KernelMem, SqSetup};
 
 use super::hostile::{Foe, HostileMem};
 use super::interleave::{Why, locked, point};
+use super::world::Mixer;
 
 /// A lock. Nobody else runs while it is held.
 pub struct PlainLock<T>(Mutex<T>);
@@ -63,6 +64,8 @@ pub struct HostileHost<M = HostileMem> {
     pub lawless: AtomicBool,
     /// Nobody is ever woken: a bug to plant.
     pub deaf: AtomicBool,
+    /// The opcode mask that REGISTER finds, if it is not 0.
+    pub allow: AtomicU64,
     /// Bytes at user addresses are others at each look.
     looks: AtomicU32,
     mem: PhantomData<fn() -> M>,
@@ -95,6 +98,7 @@ impl<M> Default for HostileHost<M> {
             notified: AtomicU64::default(),
             lawless: AtomicBool::default(),
             deaf: AtomicBool::default(),
+            allow: AtomicU64::default(),
             looks: AtomicU32::default(),
             mem: PhantomData,
         }
@@ -185,14 +189,26 @@ impl<M: KernelMem + Send + Sync + 'static> HostileHost<M> {
     pub fn kill(&self) {
         self.killed.store(true, SeqCst);
     }
+}
 
-    fn look(&self) -> u64 {
-        let look = u64::from(self.looks.fetch_add(1, SeqCst)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        look ^ look >> 29
+/// What a user address holds at its `look`th look: descriptors, opcode masks and vectors that often make sense.
+pub(super) fn is_odd(bytes: &mut [u8], look: u32) {
+    let len = bytes.len();
+    let mut mixer = Mixer(look.into());
+    for chunk in bytes.chunks_mut(8) {
+        let draw = mixer.draw();
+        let word = match (len, draw & 7) {
+            (4, 0..3) => u64::MAX,
+            (4, _) => draw >> 60,
+            (8, _) => draw | draw << 13,
+            (_, 0) => draw,
+            _ => MAPPED.start + (draw >> 8 & 0xfff),
+        };
+        chunk.copy_from_slice(&word.to_le_bytes()[..chunk.len()]);
     }
 }
 
-fn is_mapped(addr: u64, len: usize) -> Result<(), Errno> {
+pub(super) fn is_mapped(addr: u64, len: usize) -> Result<(), Errno> {
     let end = addr.checked_add(len as u64).ok_or(Errno::EFAULT)?;
     if len == 0 || (MAPPED.contains(&addr) && end <= MAPPED.end) { Ok(()) } else { Err(Errno::EFAULT) }
 }
@@ -210,22 +226,17 @@ impl<M: KernelMem + Send + Sync + 'static> Host for HostileHost<M> {
         Ok((0..len).map(make).collect())
     }
 
-    /// SNAP-3: something else at each look. Descriptors, opcode masks and vectors that often make sense.
+    /// SNAP-3: something else at each look.
     unsafe fn copy_from_user(&self, dst: *mut u8, addr: u64, len: usize) -> Result<(), Errno> {
         point(Why::Point);
         is_mapped(addr, len)?;
         // SAFETY: the contract.
         let bytes = unsafe { std::slice::from_raw_parts_mut(dst, len) };
-        for chunk in bytes.chunks_mut(8) {
-            let draw = self.look();
-            let word = match (len, draw & 7) {
-                (4, 0..3) => u64::MAX,
-                (4, _) => draw >> 60,
-                (8, _) => draw | draw << 13,
-                (_, 0) => draw,
-                _ => MAPPED.start + (draw >> 8 & 0xfff),
-            };
-            chunk.copy_from_slice(&word.to_le_bytes()[..chunk.len()]);
+        let allow = self.allow.load(SeqCst);
+        if allow == 0 || len != 8 {
+            is_odd(bytes, self.looks.fetch_add(1, SeqCst));
+        } else {
+            bytes.copy_from_slice(&allow.to_le_bytes());
         }
         Ok(())
     }
@@ -330,6 +341,25 @@ pub unsafe fn ring_over<D: Driver, M: KernelMem + Send + Sync + 'static>(
 ) -> Result<RingRef<HostileHost<M>>, Errno> {
     // SAFETY: the table is D's own, and the driver is static.
     let bound = unsafe { Bound::new(sq_driver::table::<D>(), std::ptr::from_ref(driver).cast()) }?;
+    // SAFETY: the contract.
+    unsafe { ring_bound(geometry, mem, pool, bound) }
+}
+
+/// As [`ring_over`], of any table.
+///
+/// # Errors
+///
+/// As SETUP.
+///
+/// # Safety
+///
+/// As there.
+pub unsafe fn ring_bound<M: KernelMem + Send + Sync + 'static>(
+    geometry: Geometry,
+    mem: M,
+    pool: usize,
+    bound: Bound,
+) -> Result<RingRef<HostileHost<M>>, Errno> {
     // SAFETY: the contract, and it is leaked into its place below.
     let ring = unsafe { Ring::new(HostileHost::default(), mem, geometry, pool, bound) }?;
     let ring = NonNull::from(Box::leak(Box::new(ring)));

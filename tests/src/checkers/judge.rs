@@ -41,6 +41,39 @@ struct Expected {
     formed: bool,
 }
 
+/// What may come of one entry by itself.
+#[derive(Clone, Debug)]
+pub struct Alone {
+    results: Option<Vec<i32>>,
+    formed: bool,
+    /// Its opcode was.
+    given_up: bool,
+}
+
+impl Alone {
+    /// Judges its result; `canceled` says that it may have been.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be.
+    pub fn judge(&self, res: i32, canceled: bool) {
+        let is = |errno: Errno| res == errno.to_res();
+        let ends = canceled && self.formed && (is(Errno::ECANCELED) || is(Errno::EINTR));
+        // A call that waits for ever ends by a signal; where commands cannot be canceled, none may wait without bound.
+        let never = self.formed && (is(Errno::EINTR) || is(Errno::EOPNOTSUPP));
+        let restarts = |res: &i32| matches!(res, -514..=-512 | -516) && is(Errno::EINTR);
+        let fits = match &self.results {
+            _ if self.given_up => is(Errno::EOPNOTSUPP),
+            None => res >= LEAST,
+            Some(results) => results.iter().any(|one| *one == res || restarts(one)),
+        };
+        assert!(fits || (!self.given_up && (ends || never)), "SUB-2: {res} is no result of {self:?}");
+    }
+}
+
+/// The least result there is.
+const LEAST: i32 = -4095;
+
 /// The row of an opcode in docs/protocol.md: what its entries may hold besides `user_data`. `fd` is apart.
 struct Row {
     flags: u8,
@@ -155,6 +188,23 @@ impl Judge {
             results.push(Errno::EBADF.to_res());
         }
         (Some(results), if sqe.off as u32 == 0 { [first, second] } else { [0; 2] })
+    }
+
+    /// What may come of an entry by itself, at a door that is no ring's: docs/protocol.md, "Doors".
+    #[must_use]
+    pub fn alone(words: &[u64; 16], allowed: u64) -> Alone {
+        let judge = Self::new(true, false, false);
+        let Expected { results, formed, .. } = judge.expect(words);
+        let [a, b, c, d, e, f, g, h, ..] = *words;
+        let sqe = Sqe::from_words([a, b, c, d, e, f, g, h]);
+        let rings = matches!(sqe.opcode, op::READ_FIXED | op::WRITE_FIXED | op::ASYNC_CANCEL);
+        let fixed = sqe.opcode == op::CMD && sqe.op_flags & 1 != 0;
+        let formed = formed && !rings && !fixed && sqe.flags & !sqe_flags::ASYNC == 0;
+        Alone {
+            results: if formed { results } else { Some(vec![Errno::EINVAL.to_res()]) },
+            formed,
+            given_up: formed && allowed >> sqe.opcode & 1 == 0,
+        }
     }
 
     /// SUB-2: each completion is of one entry that has none yet.

@@ -13,6 +13,8 @@
 #[cfg(not(loom))]
 pub mod calls;
 #[cfg(not(loom))]
+pub mod doors;
+#[cfg(not(loom))]
 pub mod entries;
 #[cfg(not(loom))]
 pub mod hostile;
@@ -32,5 +34,7 @@ pub mod loom_run;
 pub mod probe;
 #[cfg(not(loom))]
 pub mod program;
+#[cfg(not(loom))]
+pub mod vulnerable;
 #[cfg(not(loom))]
 pub mod world;

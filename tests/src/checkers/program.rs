@@ -238,9 +238,9 @@ enum Kind {
 const IO: [u8; 8] = [op::READ, op::WRITE, op::READV, op::WRITEV, op::READ_FIXED, op::WRITE_FIXED, op::FSYNC, op::CMD];
 
 impl Entry {
-    /// The entry, numbered `serial`.
+    /// The entry, numbered `serial`, for a driver that takes `files` or one that does not.
     #[must_use]
-    pub fn words(&self, serial: u64) -> [u64; 8] {
+    pub fn words(&self, serial: u64, files: bool) -> [u64; 8] {
         let mut sqe = Sqe { user_data: serial, ..Sqe::NOP };
         if self.skip_success {
             sqe.flags |= sqe_flags::CQE_SKIP_SUCCESS;
@@ -253,13 +253,18 @@ impl Entry {
             Kind::Nop => {}
             Kind::Command { cmd_op, first, second } => {
                 sqe.opcode = op::CMD;
+                if files {
+                    // Mostly a descriptor, and one in four an index.
+                    sqe.fd = i32::from(cmd_op >> 5);
+                    sqe.flags |= if cmd_op & 0x18 == 0 { sqe_flags::FIXED_FILE } else { 0 };
+                }
                 sqe.off = u64::from(cmd_op % 8);
                 sqe.cmd[..8].copy_from_slice(&u64::from(*first).to_le_bytes());
                 sqe.cmd[8..].copy_from_slice(&second.to_le_bytes());
             }
             Kind::Result(res) => {
-                sqe.opcode = op::CMD;
-                sqe.off = 1;
+                (sqe.opcode, sqe.off) = (op::CMD, 1);
+                sqe.fd = if files { 0 } else { -1 };
                 sqe.cmd[..8].copy_from_slice(&i64::from(*res).to_le_bytes());
             }
             Kind::Cancel { back, flags, opcode } => {

@@ -12,17 +12,20 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use kmod_sq::{Geometry, RingRef};
 use liburing_shm::ring::{Consumer, Producer};
+use sq_driver::Bound;
+use sq_null::Null;
 use sq_uapi::consts::register_op;
 use sq_uapi::structs::Argument;
 use sq_uapi::{Errno, SqCancel, SqEnter, SqQuiesce, SqRegister, ioctl};
 
 use super::calls;
 use super::hostile::{Access, HostileMem, UserSide};
-use super::hostile_host::{HostileHost, ring_over, rings_alive};
+use super::hostile_host::{HostileHost, ring_bound, ring_over, rings_alive};
 use super::interleave::{Why, with_others};
 use super::judge::Judge;
 use super::probe::{self, Probe};
 use super::program::{Attack, Program, REGISTER, Shape, Step, matching};
+use super::vulnerable;
 
 /// How many calls are in the middle of each other at most.
 const DEPTH: u32 = 3;
@@ -78,6 +81,8 @@ fn foe(attack: Attack) -> impl FnMut(Access, &mut UserSide) + Send {
 
 /// A ring and its users.
 struct World {
+    /// The driver takes files.
+    probe: bool,
     sq_entries: u32,
     /// The open file.
     ring: RefCell<Option<RingRef<HostileHost>>>,
@@ -112,8 +117,34 @@ pub struct Ran {
 ///
 /// If a rule is broken.
 pub fn run(program: Program) -> Ran {
+    run_with(program, Flaw::None)
+}
+
+/// A bug to plant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// None.
+    None,
+    /// The null driver sees its entries by a second look at their slots: [`vulnerable`].
+    SecondLook,
+}
+
+impl Flaw {
+    /// What `SQ_VULNERABLE` asks for: to see what a fuzz target does then.
+    #[must_use]
+    pub fn asked_for() -> Self {
+        if std::env::var_os("SQ_VULNERABLE").is_some() { Self::SecondLook } else { Self::None }
+    }
+}
+
+/// As [`run`], of a kernel side with a flaw.
+///
+/// # Panics
+///
+/// If a rule is broken.
+pub fn run_with(program: Program, flaw: Flaw) -> Ran {
     let Program { shape, attack, steps, others } = program;
-    let Some(world) = World::new(shape, attack, others) else { return Ran::default() };
+    let Some(world) = World::new(shape, attack, others, flaw) else { return Ran::default() };
     let alive = rings_alive() - 1;
     let world = Rc::new(world);
     let meanwhile = Rc::clone(&world);
@@ -125,6 +156,7 @@ pub fn run(program: Program) -> Ran {
         world.end();
     });
     // The closure above is gone, and with it all that the world is kept by.
+    vulnerable::look_again(None);
     assert_eq!(rings_alive(), alive, "LIFE-2: a ring that nobody has is not freed");
     let World { mem, judge, ran, .. } = Rc::into_inner(world).expect("nobody else has the world");
     judge.into_inner().close(mem.record().parked);
@@ -133,7 +165,7 @@ pub fn run(program: Program) -> Ran {
 
 impl World {
     /// `None` if there is no such ring.
-    fn new(shape: Shape, attack: Attack, others: Vec<(u8, Step)>) -> Option<Self> {
+    fn new(shape: Shape, attack: Attack, others: Vec<(u8, Step)>, flaw: Flaw) -> Option<Self> {
         let setup = shape.setup();
         let geometry = Geometry::new(&setup).ok()?;
         let mem = HostileMem::new(geometry.sq_entries, geometry.cq_entries, Box::new(foe(attack)));
@@ -147,14 +179,22 @@ impl World {
             mem.may_park();
             // SAFETY: the pool is as long as the geometry says, and stays.
             unsafe { ring_over(geometry, mem.clone(), pool, &Probe) }
+        } else if flaw == Flaw::SecondLook {
+            let slots = mem.clone();
+            vulnerable::look_again(Some(Rc::new(move || slots.peek())));
+            // SAFETY: the table expects a Null, which has no data to speak of.
+            let bound = unsafe { Bound::new(vulnerable::table::<Null>(), std::ptr::from_ref(&Null).cast()) };
+            // SAFETY: as above.
+            bound.and_then(|bound| unsafe { ring_bound(geometry, mem.clone(), pool, bound) })
         } else {
             // SAFETY: as above.
-            unsafe { ring_over(geometry, mem.clone(), pool, &sq_null::Null) }
+            unsafe { ring_over(geometry, mem.clone(), pool, &Null) }
         };
         let ring = ring.unwrap();
         let lawless = attack.rate() > 0;
         ring.host().lawless.store(lawless, SeqCst);
         Some(Self {
+            probe: shape.probe,
             sq_entries: geometry.sq_entries,
             background: RefCell::new(Some(ring.clone())),
             ring: RefCell::new(Some(ring)),
@@ -337,7 +377,7 @@ impl World {
             Step::Push { entry, times } => {
                 for _ in 0..=times % 16 {
                     self.serial.set(self.serial.get() + 1);
-                    let _ = self.producer.borrow_mut().push(&self.mem, entry.words(self.serial.get()));
+                    let _ = self.producer.borrow_mut().push(&self.mem, entry.words(self.serial.get(), self.probe));
                 }
             }
             Step::Publish => self.publish(),
