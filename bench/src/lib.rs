@@ -1,2 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Benchmarks of sq beside a plain ioctl and io_uring: see `benches/`.
+//! What sq is compared with, and where it is measured. The benchmarks are in `benches/sq/`, the exact counts in `examples/insns/`.
+
+pub mod bare;
+pub mod baseline;
+pub mod cpu;
+pub mod uring;

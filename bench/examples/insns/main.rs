@@ -8,9 +8,7 @@
 //! Lines on stdout are `door,batch,instructions`, and after a word: `also` for other ways of the plain module, `where` for the parts
 //! of a ring's round.
 
-mod baseline;
 mod meter;
-mod uring;
 
 use std::error::Error;
 use std::fs::OpenOptions;
@@ -19,9 +17,9 @@ use std::io::{Read, Write};
 
 use liburing_shm::{Backend, Ring, opcode};
 
-use baseline::{Array, Bare, One};
 use meter::{BATCHES, Phases, measure, phases};
-use uring::{Inline, Pointer};
+use sq_bench::baseline::{self, Array, Bare, One};
+use sq_bench::uring::{Inline, Pointer};
 
 fn main() -> Result<(), Box<dyn Error>> {
     if std::env::args().nth(1).as_deref() == Some("trace") {

@@ -11,20 +11,25 @@ use io_uring::squeue::{self, Entry128, EntryMarker};
 use io_uring::{IoUring, types};
 
 /// An entry of 64 bytes, inside an SQE of 128.
-pub(crate) struct Inline {
+pub struct Inline {
     uring: IoUring<Entry128>,
     file: File,
     cmd_op: u32,
 }
 
 impl Inline {
-    pub(crate) fn new(file: File, cmd_op: u32) -> Result<Self, Box<dyn Error>> {
+    /// Commands `cmd_op` to `file`.
+    ///
+    /// # Errors
+    ///
+    /// There is no io_uring.
+    pub fn new(file: File, cmd_op: u32) -> Result<Self, Box<dyn Error>> {
         Ok(Self { uring: IoUring::builder().build(128)?, file, cmd_op })
     }
 
     /// How many of `batch` entries succeeded.
     #[inline(always)]
-    pub(crate) fn round(&mut self, batch: u32, entry: impl Fn(u32) -> [u64; 8]) -> u32 {
+    pub fn round(&mut self, batch: u32, entry: impl Fn(u32) -> [u64; 8]) -> u32 {
         let fd = types::Fd(self.file.as_raw_fd());
         let mut sq = self.uring.submission();
         for n in 0..batch {
@@ -42,7 +47,7 @@ impl Inline {
 }
 
 /// The address of an entry, inside an SQE of 64 bytes.
-pub(crate) struct Pointer {
+pub struct Pointer {
     uring: IoUring<squeue::Entry>,
     file: File,
     cmd_op: u32,
@@ -50,13 +55,18 @@ pub(crate) struct Pointer {
 }
 
 impl Pointer {
-    pub(crate) fn new(file: File, cmd_op: u32) -> Result<Self, Box<dyn Error>> {
+    /// Commands `cmd_op` to `file`.
+    ///
+    /// # Errors
+    ///
+    /// There is no io_uring.
+    pub fn new(file: File, cmd_op: u32) -> Result<Self, Box<dyn Error>> {
         Ok(Self { uring: IoUring::builder().build(128)?, file, cmd_op, entries: Box::new([[0; 8]; 128]) })
     }
 
     /// How many of `batch` entries succeeded.
     #[inline(always)]
-    pub(crate) fn round(&mut self, batch: u32, entry: impl Fn(u32) -> [u64; 8]) -> u32 {
+    pub fn round(&mut self, batch: u32, entry: impl Fn(u32) -> [u64; 8]) -> u32 {
         let fd = types::Fd(self.file.as_raw_fd());
         let mut sq = self.uring.submission();
         for (place, n) in self.entries.iter_mut().zip(0..batch) {

@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
-const NODE: &str = "/dev/sq_baseline";
+/// The plain module's node.
+pub const NODE: &str = "/dev/sq_baseline";
 const ENTRIES: usize = 256;
 
 const fn ioc(dir: u64, nr: u64, size: usize) -> u64 {
@@ -24,13 +25,14 @@ const ONE: u64 = ioc(1, 1, size_of::<Entry>());
 const ARRAY: u64 = ioc(1, 2, size_of::<ArrayCall>());
 const ENTER: u64 = ioc(0, 3, 0);
 const CHUNKS: u64 = ioc(1, 4, size_of::<ArrayCall>());
-/// Commands of io_uring.
-pub(crate) const INLINE: u32 = 0;
-pub(crate) const POINTER: u32 = 1;
+/// The command of io_uring whose entry is in the SQE.
+pub const INLINE: u32 = 0;
+/// The command of io_uring whose entry is behind a pointer.
+pub const POINTER: u32 = 1;
 
 /// `struct base_entry`. All of it is written for each operation, as an application would.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Entry {
     opcode: u8,
     pad: [u8; 31],
@@ -45,9 +47,9 @@ impl Entry {
     }
 }
 
-/// The same, in words.
+/// An entry that does nothing, in words.
 #[inline(always)]
-pub(crate) fn nop_words(user_data: u64) -> [u64; 8] {
+pub fn nop_words(user_data: u64) -> [u64; 8] {
     [0, 0, 0, 0, user_data, 0, 0, 0]
 }
 
@@ -93,26 +95,37 @@ unsafe fn ioctl(fd: i32, number: u64, arg: *const u8) -> i64 {
     result
 }
 
-pub(crate) fn open() -> Result<File, Box<dyn Error>> {
+/// Opens the plain module.
+///
+/// # Errors
+///
+/// It is not loaded, or not for this user.
+pub fn open() -> Result<File, Box<dyn Error>> {
     OpenOptions::new().read(true).write(true).open(NODE).map_err(|why| format!("{NODE}: {why}").into())
 }
 
 /// An ioctl an operation.
-pub(crate) struct One(File);
+#[derive(Debug)]
+pub struct One(File);
 
 impl One {
-    pub(crate) fn open() -> Result<Self, Box<dyn Error>> {
+    /// # Errors
+    ///
+    /// As [`open`].
+    pub fn open() -> Result<Self, Box<dyn Error>> {
         Ok(Self(open()?))
     }
 
+    /// Enters the kernel and returns: 1 if it did.
     #[inline(always)]
-    pub(crate) fn null(&mut self) -> u32 {
+    pub fn null(&mut self) -> u32 {
         // SAFETY: the call takes no argument.
         u32::from(unsafe { ioctl(self.0.as_raw_fd(), NULL, null_mut()) } == 0)
     }
 
+    /// One operation; whether it succeeded.
     #[inline(always)]
-    pub(crate) fn call(&mut self, user_data: u64) -> bool {
+    pub fn call(&mut self, user_data: u64) -> bool {
         let entry = Entry::nop(user_data);
         // SAFETY: the call reads one entry.
         unsafe { ioctl(self.0.as_raw_fd(), ONE, (&raw const entry).cast()) == 0 }
@@ -120,26 +133,30 @@ impl One {
 }
 
 /// An ioctl a batch.
-pub(crate) struct Array {
+#[derive(Debug)]
+pub struct Array {
     file: File,
     entries: [Entry; ENTRIES],
     results: [i32; ENTRIES],
 }
 
 impl Array {
-    pub(crate) fn open() -> Result<Self, Box<dyn Error>> {
+    /// # Errors
+    ///
+    /// As [`open`].
+    pub fn open() -> Result<Self, Box<dyn Error>> {
         Ok(Self { file: open()?, entries: [Entry::default(); ENTRIES], results: [0; ENTRIES] })
     }
 
-    /// One entry after the other.
+    /// The kernel copies one entry after the other. How many succeeded.
     #[inline(always)]
-    pub(crate) fn call(&mut self, batch: u32) -> u32 {
+    pub fn call(&mut self, batch: u32) -> u32 {
         self.issue(ARRAY, batch)
     }
 
-    /// 16 at a time.
+    /// It copies 16 at a time.
     #[inline(always)]
-    pub(crate) fn call_in_chunks(&mut self, batch: u32) -> u32 {
+    pub fn call_in_chunks(&mut self, batch: u32) -> u32 {
         self.issue(CHUNKS, batch)
     }
 
@@ -156,7 +173,8 @@ impl Array {
 }
 
 /// The bare ring.
-pub(crate) struct Bare {
+#[derive(Debug)]
+pub struct Bare {
     file: File,
     shared: *mut Shared,
     tail: u32,
@@ -164,7 +182,10 @@ pub(crate) struct Bare {
 }
 
 impl Bare {
-    pub(crate) fn open() -> Result<Self, Box<dyn Error>> {
+    /// # Errors
+    ///
+    /// As [`open`]; there is no memory.
+    pub fn open() -> Result<Self, Box<dyn Error>> {
         let file = open()?;
         let size = size_of::<Shared>().next_multiple_of(4096);
         // SAFETY: a new mapping where the kernel likes. It stays until the process ends.
@@ -172,15 +193,17 @@ impl Bare {
         Ok(Self { file, shared: at.cast(), tail: 0, head: 0 })
     }
 
+    /// Writes an entry. There are 256 places.
     #[inline(always)]
-    pub(crate) fn push(&mut self, user_data: u64) {
+    pub fn push(&mut self, user_data: u64) {
         // SAFETY: a place in the mapping's array of entries, which the kernel reads in `enter` only.
         unsafe { (*self.shared).sqes.0[self.tail as usize % ENTRIES] = Entry::nop(user_data) };
         self.tail = self.tail.wrapping_add(1);
     }
 
+    /// Has the kernel do what was pushed.
     #[inline(always)]
-    pub(crate) fn enter(&mut self) {
+    pub fn enter(&mut self) {
         // SAFETY: the mapping has the word there.
         unsafe { &(*self.shared).sq_tail.0 }.store(self.tail, Ordering::Release);
         // SAFETY: the call takes no argument; it writes the mapping, which is read as memory that others write.
@@ -189,7 +212,7 @@ impl Bare {
 
     /// How many succeeded.
     #[inline(always)]
-    pub(crate) fn reap(&mut self) -> u32 {
+    pub fn reap(&mut self) -> u32 {
         let mut good = 0;
         // SAFETY: the mapping has the words there.
         let tail = unsafe { &(*self.shared).heads.0[1] }.load(Ordering::Acquire);
