@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod apt;
+mod bench;
 mod ctx;
 mod driver;
 mod fuzz;
@@ -64,6 +65,10 @@ enum Chore {
     Deb,
     /// Install by make, by DKMS and by the package in a clean Debian without a network, and use in a guest what was built (root)
     Install,
+    /// Run the benchmarks on this host and keep their figures for docs/performance.md
+    Bench(bench::Args),
+    /// Write docs/performance.md, its plots and README's headline from the figures that are kept
+    BenchReport,
     /// Boot a stock Debian kernel in QEMU: run the module's tests, a program, or a shell
     #[command(subcommand)]
     Vm(vm::Chore),
@@ -81,6 +86,8 @@ fn main() -> ExitCode {
         Chore::Dist => install::dist::print_made(&ctx),
         Chore::Deb => install::deb::print_made(&ctx),
         Chore::Install => install::print_tested(&ctx),
+        Chore::Bench(args) => bench::run(&ctx, &args),
+        Chore::BenchReport => bench::report::run(&ctx),
         Chore::Vm(chore) => vm::run(&ctx, chore),
     });
     outcome.unwrap_or_else(|error| {

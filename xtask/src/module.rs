@@ -12,7 +12,7 @@ use crate::ctx::Ctx;
 use crate::kernel::Kernel;
 use crate::modinfo;
 use crate::objcheck;
-use crate::process::{found, run};
+use crate::process::{found, run, stdout};
 
 /// The modules built for one kernel.
 pub(crate) struct Built {
@@ -108,6 +108,41 @@ fn make(ctx: &Ctx, kernel: Kernel, source: &Path, place: &Path, variables: &[&st
     Ok(out)
 }
 
+/// The modules built for `kernel`, and the sha256 of each.
+pub(crate) fn hashes(ctx: &Ctx, kernel: Kernel) -> Result<Vec<(String, String)>> {
+    let modules = modules_in(&out_dir(ctx, kernel))?;
+    let hash = |module: &PathBuf| -> Result<(String, String)> {
+        let text = stdout(Command::new("sha256sum").arg(module))?;
+        let name = module.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok((name, text.split(' ').next().unwrap_or_default().to_owned()))
+    };
+    modules.iter().map(hash).collect()
+}
+
+/// The hashes of the modules with which the suite passed, beside them.
+const TESTED: &str = "tested.sha256";
+
+/// Remembers that the suite passed with the modules as they are.
+pub(crate) fn note_tested(ctx: &Ctx, kernel: Kernel) -> Result<()> {
+    let path = out_dir(ctx, kernel).join(TESTED);
+    fs::write(&path, lines(&hashes(ctx, kernel)?)).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Whether the suite passed with the modules as they are.
+pub(crate) fn is_tested(ctx: &Ctx, kernel: Kernel) -> Result<bool> {
+    let tested = fs::read_to_string(out_dir(ctx, kernel).join(TESTED)).unwrap_or_default();
+    Ok(tested == lines(&hashes(ctx, kernel)?))
+}
+
+fn lines(hashes: &[(String, String)]) -> String {
+    hashes.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect()
+}
+
+/// Where this checkout's modules are built for `kernel`.
+fn out_dir(ctx: &Ctx, kernel: Kernel) -> PathBuf {
+    ctx.checkout_cache("kmod").join(kernel.name())
+}
+
 /// `cargo xtask module`
 pub(crate) fn print_built(ctx: &Ctx, kernels: &[Kernel]) -> Result<ExitCode> {
     for &kernel in kernels {
@@ -137,7 +172,7 @@ fn modules_in(out: &Path) -> Result<Vec<PathBuf>> {
 fn ensure_rust(ctx: &Ctx) -> Result<()> {
     let mut find = Command::new("sh");
     find.arg(ctx.root.join("kmod-sq/scripts/find-rust.sh")).env("SQ_RUSTFLAGS", "--target x86_64-unknown-none");
-    let answer = crate::process::stdout(&mut find)?;
+    let answer = stdout(&mut find)?;
     if !answer.starts_with("error:") {
         return Ok(());
     }

@@ -8,6 +8,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::ctx::Ctx;
+use crate::kernel::Kernel;
+use crate::module;
 use crate::process::stdout;
 
 /// Lines `name: value`, in their order.
@@ -34,8 +36,9 @@ impl Facts {
         self.0.push((name.to_owned(), value.into()));
     }
 
-    pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    fn begin(&mut self, ctx: &Ctx) {
+        self.add("measured", said(ctx, "date", &["-u", "+%Y-%m-%d %H:%M UTC"]));
+        self.add("commit", said(ctx, "git", &["describe", "--always", "--dirty"]));
     }
 
     /// Every value with this name.
@@ -54,22 +57,36 @@ pub(crate) const SKIPPED: &str = "skipped";
 /// This host's, to be asked for before anything is measured.
 pub(crate) fn of_host(ctx: &Ctx) -> Facts {
     let mut facts = Facts::default();
-    let said = |program: &str, args: &[&str]| {
-        let answer = stdout(Command::new(program).args(args).current_dir(&ctx.root));
-        answer.map_or_else(|_| "unknown".to_owned(), |text| text.lines().next().unwrap_or("").trim().to_owned())
-    };
-    facts.add("measured", said("date", &["-u", "+%Y-%m-%d %H:%M UTC"]));
-    facts.add("commit", said("git", &["describe", "--always", "--dirty"]));
+    facts.begin(ctx);
     let cpu = cpu_field("model name");
     let numbers = ["cpu family", "model", "stepping"].map(cpu_field).join("/");
     facts.add("processor", format!("{} x {cpu} (family/model/stepping {numbers})", cpus()));
     facts.add("hypervisor", hypervisor());
     facts.add("governor", governor());
-    facts.add("kernel", said("uname", &["-srm"]));
+    facts.add("kernel", said(ctx, "uname", &["-srm"]));
     facts.add("mitigations", mitigations());
     facts.add("load when it began", load());
-    facts.add("rustc", said("rustc", &["--version"]));
+    facts.add("rustc", said(ctx, "rustc", &["--version"]));
     facts
+}
+
+/// A guest's, of the modules that were built for it.
+pub(crate) fn of_guest(ctx: &Ctx, kernel: Kernel) -> Result<Facts> {
+    let mut facts = Facts::default();
+    facts.begin(ctx);
+    facts.add("emulator", said(ctx, "qemu-system-x86_64", &["--version"]));
+    let image = kernel.image(ctx)?;
+    facts.add("kernel", image.file_name().unwrap_or_default().to_string_lossy().trim_start_matches("vmlinuz-"));
+    for (name, hash) in module::hashes(ctx, kernel)? {
+        facts.add(&format!("sha256 of {name}"), hash);
+    }
+    let tested = if module::is_tested(ctx, kernel)? {
+        "yes: cargo xtask vm test passed with these files"
+    } else {
+        "not since they were built"
+    };
+    facts.add("tested", tested);
+    Ok(facts)
 }
 
 /// The version of a crate in Cargo.lock.
@@ -79,13 +96,20 @@ pub(crate) fn crate_version(ctx: &Ctx, name: &str) -> String {
     after.and_then(|rest| rest.split('"').next()).unwrap_or("unknown").to_owned()
 }
 
+/// The first line of what a program prints.
+fn said(ctx: &Ctx, program: &str, args: &[&str]) -> String {
+    let answer = stdout(Command::new(program).args(args).current_dir(&ctx.root));
+    answer.map_or_else(|_| "unknown".to_owned(), |text| text.lines().next().unwrap_or("").trim().to_owned())
+}
+
 fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn cpu_field(name: &str) -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let value = |line: &str| line.split_once(':').filter(|(key, _)| key.trim() == name).map(|(_, v)| v.trim().to_owned());
+    let value =
+        |line: &str| line.split_once(':').filter(|(key, _)| key.trim() == name).map(|(_, v)| v.trim().to_owned());
     info.lines().find_map(value).unwrap_or_else(|| "unknown".to_owned())
 }
 

@@ -69,13 +69,22 @@ pub(crate) fn run(ctx: &Ctx, args: &Args) -> Result<ExitCode> {
         for (program, row) in [(&program, WITH), (&without, WITHOUT)] {
             let label = format!("{row}, {pass} of {PAIRS}");
             let (figures, _) = measure(&label, program, &scratch, args.quick, Some(CALLER), pass)?;
-            data.0.extend(figures.into_iter().map(|f| Figure { group: END_TO_END.to_owned(), row: row.to_owned(), ..f }));
+            data.0.extend(figures.into_iter().map(|f| Figure {
+                group: END_TO_END.to_owned(),
+                row: row.to_owned(),
+                ..f
+            }));
         }
     }
     skipped.iter().for_each(|skip| facts.add(facts::SKIPPED, skip));
     data.save(&out.join("native.csv"))?;
     facts.save(&out.join("native.facts"))?;
-    eprintln!("{} figures in {}, {:.0} s; next: cargo xtask bench-report", data.0.len(), out.display(), start.elapsed().as_secs_f64());
+    eprintln!(
+        "{} figures in {}, {:.0} s; next: cargo xtask bench-report",
+        data.0.len(),
+        out.display(),
+        start.elapsed().as_secs_f64()
+    );
     Ok(ExitCode::SUCCESS)
 }
 

@@ -46,7 +46,11 @@ impl Plot {
         let mut text = String::new();
         self.draw(&mut text).map_err(|why| anyhow!("cannot draw {}: {why}", self.file))?;
         // The first line of code in a file of this project is its licence.
-        Ok(text.replacen('>', ">\n<!-- SPDX-License-Identifier: MIT OR Apache-2.0; made by cargo xtask bench-report -->", 1))
+        Ok(text.replacen(
+            '>',
+            ">\n<!-- SPDX-License-Identifier: MIT OR Apache-2.0; made by cargo xtask bench-report -->",
+            1,
+        ))
     }
 
     fn draw(&self, text: &mut String) -> Result<(), Box<dyn std::error::Error + '_>> {
@@ -88,11 +92,15 @@ impl Plot {
     }
 
     /// In the order of the lines' right ends, as the eye meets them.
-    fn legend(&self, area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>) -> Result<(), Box<dyn std::error::Error + '_>> {
+    fn legend(
+        &self,
+        area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
+    ) -> Result<(), Box<dyn std::error::Error + '_>> {
         let mut lines: Vec<_> = self.lines.iter().zip(COLOURS.iter().cycle()).collect();
         let end = |line: &Line| line.points.last().map_or(0.0, |(_, y)| *y);
         lines.sort_by(|(a, _), (b, _)| end(b).total_cmp(&end(a)));
-        let style = TextStyle::from(("sans-serif", 13).into_font()).color(&TEXT).pos(Pos::new(HPos::Left, VPos::Center));
+        let style =
+            TextStyle::from(("sans-serif", 13).into_font()).color(&TEXT).pos(Pos::new(HPos::Left, VPos::Center));
         for (n, (line, colour)) in (0..).zip(lines) {
             let y = 62 + 24 * n;
             let width = if line.ours { 3 } else { 2 };

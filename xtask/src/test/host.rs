@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::stage::{Missing, Outcome, Stage};
+use crate::bench;
 use crate::ctx::Ctx;
 use crate::process::{capture, found, tail};
 
@@ -36,6 +37,14 @@ pub(crate) fn stages() -> Vec<Stage> {
             cargo.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-Dwarnings");
             outcome("doc", &mut cargo)
         }),
+        Stage::new(
+            "bench",
+            "each row of the benchmarks runs once, and docs/performance.md is what its figures say",
+            |ctx| {
+                bench::report::check(ctx)?;
+                outcome("bench", cargo(ctx).args(["test", "-p", "sq-bench", "--benches"]))
+            },
+        ),
         Stage::new("loom", "every interleaving of the ring's two halves", loom),
         Stage::new("fuzz", "a minute of each fuzz target", crate::fuzz::stage),
     ]

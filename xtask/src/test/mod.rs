@@ -20,7 +20,7 @@ use stage::{Report, Stage};
 
 /// What the test command takes.
 ///
-/// Stages: fmt rules clippy doc test doctest loom fuzz, then for each kernel K: module-K and vm-K, insns, guide, install. A failed stage does not stop
+/// Stages: fmt rules clippy test doctest doc bench loom fuzz, then for each kernel K: module-K and vm-K, insns, guide, install. A failed stage does not stop
 /// the others, but makes the exit code non-zero.
 #[derive(clap::Args)]
 pub(crate) struct Args {

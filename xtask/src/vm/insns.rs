@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -11,7 +11,9 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::guest::{Guest, Job, Results};
-use super::trace::{self, Cost};
+use super::trace::{self, Cost, Counted, PROCESS};
+use crate::bench::data::{Data, Figure};
+use crate::bench::{self, facts, report};
 use crate::ctx::Ctx;
 use crate::kernel::Kernel;
 use crate::module;
@@ -21,7 +23,7 @@ use crate::process::tail;
 const CPUS: [&str; 2] = ["max", "max,-erms"];
 
 /// The committed counts.
-const TABLE: &str = "bench/insns.csv";
+pub(crate) const TABLE: &str = "bench/insns.csv";
 const TABLE_KERNEL: Kernel = Kernel::V6_12;
 /// How much worse a count may be than the committed one.
 const TOLERANCE: f64 = 1.03;
@@ -36,7 +38,7 @@ pub(crate) struct Args {
     /// Fail if a count is more than 3 % worse than in bench/insns.csv
     #[arg(long)]
     check: bool,
-    /// Write the counts to bench/insns.csv
+    /// Write the counts to bench/insns.csv, what they are made of to docs/performance/, and docs/performance.md anew
     #[arg(long, conflicts_with = "check")]
     update: bool,
     /// Show which functions of the kernel the instructions are in
@@ -46,10 +48,22 @@ pub(crate) struct Args {
 
 /// Counts by door and batch.
 #[derive(PartialEq)]
-struct Counts(Vec<(String, u32, f64)>);
+pub(crate) struct Counts(Vec<(String, u32, f64)>);
 
 impl Counts {
-    fn get(&self, door: &str, batch: u32) -> Option<f64> {
+    pub(crate) fn load(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("in {}", path.display()))
+    }
+
+    /// In their order.
+    pub(crate) fn doors(&self) -> Vec<String> {
+        let mut doors: Vec<String> = self.0.iter().map(|(door, ..)| door.clone()).collect();
+        doors.dedup();
+        doors
+    }
+
+    pub(crate) fn get(&self, door: &str, batch: u32) -> Option<f64> {
         self.0.iter().find(|(d, b, _)| d == door && *b == batch).map(|(_, _, count)| *count)
     }
 
@@ -96,11 +110,14 @@ pub(crate) fn run(ctx: &Ctx, args: &Args) -> Result<ExitCode> {
     let beside = measure(ctx, args.kernel, CPUS[1])?;
     let release = release(ctx, args.kernel)?;
     eprint!("{}", table(&release, &gate, Some(&beside)));
-    eprint!("{}", calls(&traced(ctx, args.kernel)?, args.functions));
+    let rounds = traced(ctx, args.kernel)?;
+    eprint!("{}", calls(&rounds, args.functions));
     print!("{}", gate.counts.lines());
     if args.update {
         let head = format!("# cargo xtask vm insns --update: {release}, -cpu {}", CPUS[0]);
         fs::write(ctx.root.join(TABLE), format!("{head}\n{}", gate.counts.lines()))?;
+        keep(ctx, &rounds)?;
+        return report::run(ctx);
     }
     if args.check {
         compare(ctx, &gate.counts)?;
@@ -141,7 +158,10 @@ fn measure(ctx: &Ctx, kernel: Kernel, cpu: &str) -> Result<Measured> {
     Ok(Measured { counts: Counts::parse(&counts.join("\n"))?, notes })
 }
 
-/// What the kernel runs for the calls between the program's marks. From mark to mark it runs the mark's call too.
+/// The rounds between the program's marks, and their operations.
+const ROUNDS: [(&str, u32); 3] = [("ring", 1), ("ring", 32), ("ioctl", 1)];
+
+/// What the guest runs for them. From mark to mark it runs the mark's call too.
 fn traced(ctx: &Ctx, kernel: Kernel) -> Result<[Cost; 3]> {
     let mut guest = prepare(ctx, kernel)?;
     guest.trace = true;
@@ -221,21 +241,48 @@ fn table(release: &str, gate: &Measured, beside: Option<&Measured>) -> String {
     text
 }
 
-/// Whole calls, as the kernel runs them.
+/// Whole rounds, as the guest runs them.
 fn calls(costs: &[Cost; 3], functions: bool) -> String {
-    let head = ["call, kernel half", "instructions", "fences and locked", "indirect calls"];
-    let mut text = format!("\n{:28}{:>14}{:>20}{:>16}\n", head[0], head[1], head[2], head[3]);
-    for (what, cost) in ["ring, ENTER with 1", "ring, ENTER with 32", "ioctl"].iter().zip(costs) {
-        let _ = writeln!(text, "{what:28}{:>14}{:>20}{:>16}", cost.instructions, cost.locked, cost.indirect_calls);
+    let mut text = String::from("\n");
+    let line = |what: &str, cells: [String; 3]| format!("{what:40}{:>14}{:>20}{:>16}\n", cells[0], cells[1], cells[2]);
+    let counted = |what: &str, count: Counted| {
+        line(what, [count.instructions, count.locked, count.indirect_calls].map(|count| count.to_string()))
+    };
+    text.push_str(&line("a round", ["instructions", "fences and locked", "indirect calls"].map(str::to_owned)));
+    for ((round, batch), cost) in ROUNDS.iter().zip(costs) {
+        text.push_str(&counted(&format!("{round}, {batch} entries"), cost.sum(|_| true)));
+        text.push_str(&counted("  of it in the kernel", cost.sum(|name| name != PROCESS)));
         if functions {
             let mut rows: Vec<_> = cost.functions.iter().collect();
-            rows.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-            for (name, count) in rows {
-                let _ = writeln!(text, "  {count:>6} {name}");
-            }
+            rows.sort_by_key(|(_, count)| std::cmp::Reverse(count.instructions));
+            rows.iter().for_each(|(name, count)| text.push_str(&counted(&format!("    {name}"), **count)));
         }
     }
     text
+}
+
+/// Keeps what the rounds are made of, for docs/performance.md.
+fn keep(ctx: &Ctx, costs: &[Cost; 3]) -> Result<()> {
+    let mut data = Data::default();
+    for ((round, batch), cost) in ROUNDS.iter().zip(costs) {
+        let mut add = |group: &str, row: &str, parameter: &str, count: Counted| {
+            let kinds =
+                [("instructions", count.instructions), ("locked", count.locked), ("indirect", count.indirect_calls)];
+            for (what, value) in kinds {
+                let [group, row, parameter, what] = [group, row, parameter, what].map(str::to_owned);
+                let crosses = "system call".to_owned();
+                data.0.push(Figure { group, row, crosses, parameter, what, pass: 1, value: value as f64 });
+            }
+        };
+        add("round", round, &batch.to_string(), cost.sum(|_| true));
+        cost.functions.iter().for_each(|(name, count)| add("function", name, &format!("{round} {batch}"), *count));
+    }
+    let folder = ctx.root.join(bench::FOLDER);
+    fs::create_dir_all(&folder)?;
+    data.save(&folder.join("calls.csv"))?;
+    let mut facts = facts::of_guest(ctx, TABLE_KERNEL)?;
+    facts.add("machine", format!("{}, -cpu {}", super::qemu::ICOUNT.join(" "), CPUS[0]));
+    facts.save(&folder.join("calls.facts"))
 }
 
 #[cfg(test)]

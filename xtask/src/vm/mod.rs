@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask vm`: stock kernels under QEMU's TCG. No KVM, and no root once the packages are there.
 
+mod bench;
 mod cpio;
 mod disk;
 mod dmesg;
@@ -28,7 +29,7 @@ use crate::kernel::Kernel;
 use crate::module;
 
 pub(crate) use guest::{Guest, Job};
-pub(crate) use insns::check as check_insns;
+pub(crate) use insns::{Counts, TABLE as INSNS, check as check_insns};
 pub(crate) use suite::{Programs, run as run_suite, storage_client, summarise};
 
 #[derive(Subcommand)]
@@ -54,6 +55,8 @@ pub(crate) enum Chore {
     ///
     /// stdout has a line `door,batch,instructions_per_op` for each; the table for readers is on stderr.
     Insns(insns::Args),
+    /// Run the benchmarks in a guest, on the modules and on a plain C module: for ratios within one run
+    Bench(bench::Args),
     /// A shell in a guest with the modules loaded; leave it with `exit`
     Shell {
         #[command(flatten)]
@@ -121,6 +124,7 @@ pub(crate) fn run(ctx: &Ctx, chore: Chore) -> Result<ExitCode> {
         Chore::Test { kernel } => test(ctx, &Kernel::or_default(&kernel), false),
         Chore::Run(args) => run_program(ctx, args),
         Chore::Insns(args) => insns::run(ctx, &args),
+        Chore::Bench(args) => bench::run(ctx, &args),
         Chore::Shell { boot, file } => {
             let mut guest = prepare(ctx, &boot)?;
             add_files(&mut guest, &file)?;

@@ -9,6 +9,11 @@ use super::trace;
 /// What `qexit` makes QEMU return: (16 << 1) | 1.
 pub(crate) const EXIT_BY_GUEST: i32 = 33;
 
+/// Deterministic: virtual time follows instructions, and nothing is random.
+pub(crate) const ICOUNT: [&str; 6] = ["-accel", "tcg", "-icount", "shift=0,sleep=off", "-smp", "1"];
+/// As fast as it goes.
+pub(crate) const TWO_CPUS: [&str; 4] = ["-accel", "tcg,thread=multi", "-smp", "2"];
+
 /// What differs from one boot to the next.
 pub(crate) struct Machine<'a> {
     pub(crate) kernel: &'a Path,
@@ -31,11 +36,9 @@ impl Machine<'_> {
     pub(crate) fn command(&self) -> Command {
         let mut qemu = Command::new("qemu-system-x86_64");
         if self.icount {
-            // Deterministic: virtual time follows instructions, and nothing is random.
-            qemu.args(["-accel", "tcg", "-icount", "shift=0,sleep=off", "-smp", "1"]);
-            qemu.args(["-rtc", "base=2026-01-01,clock=vm", "-seed", "42"]);
+            qemu.args(ICOUNT).args(["-rtc", "base=2026-01-01,clock=vm", "-seed", "42"]);
         } else {
-            qemu.args(["-accel", "tcg,thread=multi", "-smp", "2"]);
+            qemu.args(TWO_CPUS);
         }
         qemu.args(["-m", &self.mem_mib.to_string(), "-cpu", self.cpu, "-nodefaults", "-display", "none"]);
         qemu.args(["-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);

@@ -59,7 +59,11 @@ pub(crate) fn run(ctx: &Ctx, kernel: Kernel, programs: &Programs, long: bool) ->
     examples::add(ctx, kernel, &mut guest, &programs.storm, long)?;
     life::jobs(ctx, &mut guest, &loaded, long)?;
     let results = guest.boot(ctx)?;
-    Ok(summarise(kernel, &results.jobs))
+    let summary = summarise(kernel, &results.jobs);
+    if summary.failed == 0 {
+        module::note_tested(ctx, kernel)?;
+    }
+    Ok(summary)
 }
 
 /// sq_ram.ko with the parameters that its tests want, rounded up to whole pages, after some that it refuses.

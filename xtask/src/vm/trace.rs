@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Every instruction that the guest's kernel runs between two points: QEMU writes them down while its log is on.
+//! Every instruction that the guest runs between two points, in its kernel and in the process: QEMU writes them down while its log
+//! is on.
 //!
 //! The program in the guest asks for it by writing [`BEGIN`] to the console, and waits there for a newline; [`END`] ends it.
 
@@ -19,8 +20,9 @@ pub(super) const END: &str = "sq-trace-end";
 pub(super) fn options(dir: &Path) -> [String; 6] {
     let monitor = format!("unix:{},server,nowait", dir.join("monitor").display());
     let log = dir.join("trace").display().to_string();
-    // The kernel's half of the addresses.
-    ["-monitor", &monitor, "-D", &log, "-dfilter", "0xffffffff80000000+0x7fffffff"].map(str::to_owned)
+    // All addresses of processes, and those of the kernel's code.
+    let addresses = "0x0..0x7fffffffffff,0xffffffff80000000+0x7fffffff";
+    ["-monitor", &monitor, "-D", &log, "-dfilter", addresses].map(str::to_owned)
 }
 
 /// Does what a line of the guest's console asks for.
@@ -55,31 +57,51 @@ fn command(dir: &Path, commands: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// What was run between two marks.
-#[derive(Clone, Default)]
-pub(super) struct Cost {
+/// Instructions, and which of them are dear.
+#[derive(Clone, Copy, Default, PartialEq)]
+pub(super) struct Counted {
     pub(super) instructions: i64,
     /// Fences and locked instructions.
     pub(super) locked: i64,
     pub(super) indirect_calls: i64,
-    /// Instructions by function.
-    pub(super) functions: BTreeMap<String, i64>,
 }
+
+/// What was run between two marks.
+#[derive(Clone, Default)]
+pub(super) struct Cost {
+    pub(super) functions: BTreeMap<String, Counted>,
+}
+
+/// The function that all code outside the kernel is.
+pub(super) const PROCESS: &str = "the process";
 
 impl Cost {
     /// What is left without `other`.
     pub(super) fn without(&self, other: &Self) -> Self {
         let mut functions = self.functions.clone();
         for (name, count) in &other.functions {
-            *functions.entry(name.clone()).or_default() -= count;
+            let left = functions.entry(name.clone()).or_default();
+            left.instructions -= count.instructions;
+            left.locked -= count.locked;
+            left.indirect_calls -= count.indirect_calls;
         }
-        functions.retain(|_, count| *count != 0);
-        Self {
-            instructions: self.instructions - other.instructions,
-            locked: self.locked - other.locked,
-            indirect_calls: self.indirect_calls - other.indirect_calls,
-            functions,
+        functions.retain(|_, count| *count != Counted::default());
+        Self { functions }
+    }
+
+    /// Of the functions that are chosen.
+    pub(super) fn sum(&self, chosen: impl Fn(&str) -> bool) -> Counted {
+        let mut sum = Counted::default();
+        for (_, count) in self.functions.iter().filter(|(name, _)| chosen(name)) {
+            sum.instructions += count.instructions;
+            sum.locked += count.locked;
+            sum.indirect_calls += count.indirect_calls;
         }
+        sum
+    }
+
+    fn of(&mut self, function: &str) -> &mut Counted {
+        self.functions.entry(function.to_owned()).or_default()
     }
 }
 
@@ -109,12 +131,15 @@ fn cut(text: &str, symbols: &Symbols, mark: &str) -> Result<Vec<Cost>> {
         }
         if let Some(cost) = costs.last_mut() {
             let instruction = listing.get(&address).copied().unwrap_or("");
-            let thunk = name.starts_with("__x86_indirect_thunk");
-            cost.instructions += 1;
-            cost.locked += i64::from(is_locked(instruction));
-            let calls = if thunk { last != name } else { instruction.contains('*') };
-            cost.indirect_calls += i64::from(calls);
-            *cost.functions.entry(name.to_owned()).or_default() += 1;
+            let count = cost.of(name);
+            count.instructions += 1;
+            count.locked += i64::from(is_locked(instruction));
+            // A call by a thunk is that of whoever goes there.
+            match name.starts_with(THUNK) {
+                true if !last.starts_with(THUNK) => cost.of(last).indirect_calls += 1,
+                true => {}
+                false => count.indirect_calls += i64::from(instruction.contains('*')),
+            }
         }
         last = name;
     }
@@ -123,9 +148,26 @@ fn cut(text: &str, symbols: &Symbols, mark: &str) -> Result<Vec<Cost>> {
     Ok(costs)
 }
 
+const THUNK: &str = "__x86_indirect_thunk";
+
 fn is_locked(instruction: &str) -> bool {
     let fence = ["mfence", "lfence", "sfence"].contains(&instruction);
     fence || instruction.starts_with("lock") || (instruction.starts_with("xchg") && instruction.contains('('))
+}
+
+/// A symbol as people write it, without the types of generic functions, which are always the module's own.
+fn plain(symbol: &str) -> String {
+    let name = format!("{:#}", rustc_demangle::demangle(symbol)).replace("::<", "<");
+    // Around a method's type there is another pair of brackets: "<Ring<Host>>::bell".
+    let outer = if name.starts_with('<') { 1 } else { 0 };
+    let (mut plain, mut depth) = (String::new(), 0);
+    for c in name.chars() {
+        depth += i32::from(c == '<') - i32::from(c == '>');
+        if depth <= outer && !"<>".contains(c) {
+            plain.push(c);
+        }
+    }
+    plain
 }
 
 /// `/proc/kallsyms`.
@@ -137,40 +179,62 @@ impl Symbols {
             let mut words = line.split_whitespace();
             let address = u64::from_str_radix(words.next()?, 16).ok()?;
             let code = ["t", "T", "w", "W"].contains(&words.next()?);
-            code.then_some((address, words.next()?.to_owned()))
+            code.then_some((address, plain(words.next()?)))
         };
         Self(text.lines().filter_map(symbol).collect())
     }
 
     /// Where the function around `address` begins, and its name.
     fn at(&self, address: u64) -> (u64, &str) {
+        if address >> 63 == 0 {
+            return (0, PROCESS);
+        }
         self.0.range(..=address).next_back().map_or((0, "?"), |(start, name)| (*start, name))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Symbols, cut};
+    use super::{Counted, PROCESS, Symbols, cut, plain};
+
+    #[test]
+    fn symbols_are_shown_as_people_write_them() {
+        let flush = "_RINvNtCs3m5clQ6cE13_7kmod_sq2sq5flushNtNtCs5X7gjqGinrz_9sq_kernel4host10KernelHostEBD_";
+        assert_eq!(plain(flush), "kmod_sq::sq::flush");
+        let bell = "_RNvMNtCs3m5clQ6cE13_7kmod_sq5enterINtNtB4_4ring4RingNtNtCs5X7gjqGinrz_9sq_kernel4host10KernelHostE4bellBS_";
+        assert_eq!(plain(bell), "kmod_sq::ring::Ring::bell");
+        assert_eq!(plain("sq_ioctl"), "sq_ioctl");
+    }
 
     #[test]
     fn a_trace_is_cut_at_its_marks_and_counted() {
-        let symbols = Symbols::parse("10 T mark\n20 t work\n30 d data\n40 T __x86_indirect_thunk_rax\n");
-        let listing = "0x0000000000000010:  90                       nop\n\
-            0x0000000000000020:  f0 ff 00                 lock incl (%rax)\n\
-            0x0000000000000023:  87 03                    xchgl    %eax, (%rbx)\n\
-            0x0000000000000025:  ff d0                    callq    *%rax\n\
-            0x0000000000000040:  ff e0                    jmpq     *%rax\n\
-            0x0000000000000042:  ff e0                    jmpq     *%rax\n";
+        const KERNEL: u64 = 0xffff_ffff_8000_0000;
+        let names =
+            [(0x10, 'T', "mark"), (0x20, 't', "work"), (0x30, 'd', "data"), (0x40, 'T', "__x86_indirect_thunk_rax")];
+        let symbols: String = names.map(|(at, kind, name)| format!("{:x} {kind} {name}\n", KERNEL + at)).concat();
+        let listing = [
+            (KERNEL + 0x10, "90                       nop"),
+            (KERNEL + 0x20, "f0 ff 00                 lock incl (%rax)"),
+            (KERNEL + 0x23, "87 03                    xchgl    %eax, (%rbx)"),
+            (KERNEL + 0x25, "ff d0                    callq    *%rax"),
+            (KERNEL + 0x40, "ff e0                    jmpq     *%rax"),
+            (KERNEL + 0x42, "ff e0                    jmpq     *%rax"),
+            (0x5000, "0f ae f0                 mfence"),
+        ];
+        let listing: String = listing.map(|(at, code)| format!("0x{at:016x}:  {code}\n")).concat();
         let run = |addresses: &[u64]| -> String {
             addresses.iter().map(|address| format!("Trace 0: 0x7f [0/{address:016x}/0/0] \n")).collect()
         };
-        let text = format!("{listing}{}", run(&[0x20, 0x10, 0x10, 0x20, 0x23, 0x25, 0x40, 0x42, 0x10, 0x20]));
-        let costs = cut(&text, &symbols, "mark").unwrap();
+        let kernel = [0x20, 0x10, 0x10, 0x20, 0x23, 0x25, 0x40, 0x42].map(|at| KERNEL + at);
+        let text = format!("{listing}{}{}", run(&kernel), run(&[0x5000, KERNEL + 0x10, KERNEL + 0x20]));
+        let costs = cut(&text, &Symbols::parse(&symbols), "mark").unwrap();
         assert_eq!(costs.len(), 2);
-        assert_eq!((costs[0].instructions, costs[0].locked, costs[0].indirect_calls), (1, 0, 0));
+        let sum = |count: Counted| (count.instructions, count.locked, count.indirect_calls);
+        assert_eq!(sum(costs[0].sum(|_| true)), (1, 0, 0));
         let besides = costs[1].without(&costs[0]);
-        assert_eq!((besides.instructions, besides.locked, besides.indirect_calls), (5, 2, 2));
-        assert_eq!(besides.functions.get("work"), Some(&3));
-        assert_eq!(besides.functions.get("mark"), None);
+        assert_eq!(sum(besides.sum(|_| true)), (6, 3, 2));
+        assert_eq!(sum(besides.functions["work"]), (3, 2, 2));
+        assert_eq!(sum(besides.functions[PROCESS]), (1, 1, 0));
+        assert!(!besides.functions.contains_key("mark"));
     }
 }
