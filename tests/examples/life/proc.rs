@@ -20,7 +20,7 @@ pub(crate) fn references() -> Vec<(String, u32)> {
 }
 
 /// References that are no module's: open files, rings and requests. A home pins two modules until all of it is freed.
-fn in_use() -> u32 {
+pub(crate) fn in_use() -> u32 {
     let all = references();
     let drivers = all.len().saturating_sub(1) as u32;
     all.iter().map(|(_, count)| count).sum::<u32>().saturating_sub(drivers)

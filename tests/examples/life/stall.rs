@@ -14,7 +14,7 @@ use sq_uapi::consts::{register_op, setup_flags};
 use sq_uapi::{SqCancel, SqEnter, SqIovec, SqQuery, SqQuiesce, SqRegister, SqSetup, SqStats, ioctl};
 
 use crate::page::{PAGE, Page};
-use crate::proc::Child;
+use crate::proc::{Child, in_use};
 use crate::raw::{self, MODES, NULL, Raw, Res, delay, echo, nop, open, set_up, shape, transfer};
 use crate::{Check, Outcome, Why, joined, want};
 
@@ -227,6 +227,8 @@ fn stranger_closes() -> Outcome {
     drop(go);
     want!(child.ended(Duration::from_secs(5)), true);
     want!(child.wait(), 0);
+    // LIFE-4: the file is gone, what the worker is at is not; it keeps the modules.
+    want!(in_use() > 0, true);
     page.serve(&[]);
     Ok(())
 }
