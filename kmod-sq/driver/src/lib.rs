@@ -51,6 +51,7 @@ mod panic;
 mod payload;
 mod request;
 mod slot;
+mod sync;
 mod table;
 
 pub use issue::{Entry, Issued, Op};

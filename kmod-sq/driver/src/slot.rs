@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A place for a request that several may want.
 
-use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::request::{Request, RequestId};
+use crate::sync::{AtomicU64, Ordering, UnsafeCell};
 
 /// Nobody is in the slot. Ids of requests are larger than these two.
 const EMPTY: u64 = 0;
@@ -56,8 +55,16 @@ unsafe impl Sync for Slot {}
 
 impl Slot {
     /// An empty one.
+    #[cfg(not(loom))]
     #[must_use]
     pub const fn new() -> Self {
+        Self { id: AtomicU64::new(EMPTY), request: UnsafeCell::new(MaybeUninit::uninit()) }
+    }
+
+    /// An empty one. In a model it cannot be a constant.
+    #[cfg(loom)]
+    #[must_use]
+    pub fn new() -> Self {
         Self { id: AtomicU64::new(EMPTY), request: UnsafeCell::new(MaybeUninit::uninit()) }
     }
 
@@ -72,9 +79,11 @@ impl Slot {
         if self.id.compare_exchange(EMPTY, BUSY, Ordering::Acquire, Ordering::Relaxed).is_err() {
             return Err(request);
         }
-        // SAFETY: BUSY by this thread.
-        let place = unsafe { &mut *self.request.get() };
-        place.write(request);
+        self.request.with_mut(|place| {
+            // SAFETY: BUSY by this thread.
+            let place = unsafe { &mut *place };
+            place.write(request);
+        });
         self.id.store(id, Ordering::Release);
         Ok(())
     }
@@ -93,10 +102,12 @@ impl Slot {
     pub fn take(&self, id: RequestId) -> Option<Request> {
         // Acquire: with the id, the request. Ids are never used again, so it is the same one.
         self.id.compare_exchange(id.raw(), BUSY, Ordering::Acquire, Ordering::Relaxed).ok()?;
-        // SAFETY: BUSY by this thread.
-        let place = unsafe { &*self.request.get() };
-        // SAFETY: an id stands for a request that is there; it is not read again before the next is written.
-        let request = unsafe { place.assume_init_read() };
+        let request = self.request.with_mut(|place| {
+            // SAFETY: BUSY by this thread.
+            let place = unsafe { &*place };
+            // SAFETY: an id stands for a request that is there; it is not read again before the next is written.
+            unsafe { place.assume_init_read() }
+        });
         self.id.store(EMPTY, Ordering::Release);
         Some(request)
     }
