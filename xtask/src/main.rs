@@ -43,7 +43,7 @@ struct Cli {
 enum Chore {
     /// Run the test stages: on this host, then in virtual machines
     Test(test::Args),
-    /// The test stage of the guests with counts that take hours, on every kernel
+    /// The test stage of the guests with counts that take hours, on every kernel; a new driver under its fuzz target
     Nightly {
         /// Kernel to boot; repeat for several [default: all]
         #[arg(long, short, value_name = "K")]
@@ -79,8 +79,10 @@ fn main() -> ExitCode {
     let outcome = Ctx::new().and_then(|ctx| match cli.chore {
         Chore::Test(args) => test::run(&ctx, &args),
         Chore::Module { kernel } => module::print_built(&ctx, &Kernel::or_default(&kernel)),
-        Chore::Nightly { kernel } if kernel.is_empty() => vm::test(&ctx, &Kernel::ALL, true),
-        Chore::Nightly { kernel } => vm::test(&ctx, &kernel, true),
+        Chore::Nightly { kernel } => test::guide::fuzz(&ctx).and_then(|()| {
+            let kernels = if kernel.is_empty() { Kernel::ALL.to_vec() } else { kernel };
+            vm::test(&ctx, &kernels, true)
+        }),
         Chore::NewDriver(args) => driver::new(&ctx, &args),
         Chore::Fuzz(args) => fuzz::fuzz(&ctx, &args),
         Chore::Dist => install::dist::print_made(&ctx),

@@ -72,6 +72,21 @@ pub(crate) fn stage(ctx: &Ctx) -> Result<Outcome> {
     Ok(outcome)
 }
 
+/// The path of cargo-fuzz, which is installed if it has to be.
+pub(crate) fn cargo_fuzz(ctx: &Ctx) -> Result<PathBuf> {
+    if !Command::new("cargo").args(["+nightly", "--version"]).output().is_ok_and(|o| o.status.success()) {
+        return Err(Missing("the nightly toolchain is missing; run: rustup toolchain install nightly".into()).into());
+    }
+    let tools = ctx.cache.join("tools");
+    let cargo_fuzz = tools.join("bin/cargo-fuzz");
+    if !cargo_fuzz.is_file() {
+        let mut install = Command::new("cargo");
+        install.args(["install", "cargo-fuzz", "--locked", "--version", CARGO_FUZZ, "--root"]).arg(&tools);
+        run("installing cargo-fuzz", &mut install)?;
+    }
+    Ok(cargo_fuzz)
+}
+
 /// The targets as programs.
 struct Fuzzer {
     /// `fuzz/` in the checkout.
@@ -87,18 +102,7 @@ struct Ended {
 
 impl Fuzzer {
     fn build(ctx: &Ctx) -> Result<Self> {
-        if !Command::new("cargo").args(["+nightly", "--version"]).output().is_ok_and(|o| o.status.success()) {
-            return Err(
-                Missing("the nightly toolchain is missing; run: rustup toolchain install nightly".into()).into()
-            );
-        }
-        let tools = ctx.cache.join("tools");
-        let cargo_fuzz = tools.join("bin/cargo-fuzz");
-        if !cargo_fuzz.is_file() {
-            let mut install = Command::new("cargo");
-            install.args(["install", "cargo-fuzz", "--locked", "--version", CARGO_FUZZ, "--root"]).arg(&tools);
-            run("installing cargo-fuzz", &mut install)?;
-        }
+        let cargo_fuzz = cargo_fuzz(ctx)?;
         let folder = ctx.root.join("fuzz");
         let mut build = Command::new(cargo_fuzz);
         // As `cargo +nightly fuzz build`: the file is a subcommand of cargo's.

@@ -10,11 +10,16 @@ use anyhow::{Context, Result, bail};
 
 use super::stage::Outcome;
 use crate::ctx::Ctx;
+use crate::fuzz::cargo_fuzz;
 use crate::kernel::Kernel;
 use crate::process::run;
 
 /// The kernel that the guide's `make test` boots.
 const KERNEL: Kernel = Kernel::V6_12;
+
+/// A minute of the guide's `make fuzz`, on a new driver.
+const FUZZ: &str =
+    "cd ~/sq && cargo xtask new-driver blink --lang rust --dir ~/drivers && cd ~/drivers/blink && make fuzz";
 
 pub(crate) fn check(ctx: &Ctx) -> Result<Outcome> {
     let guide = ctx.root.join("docs/driver-guide.md");
@@ -22,11 +27,7 @@ pub(crate) fn check(ctx: &Ctx) -> Result<Outcome> {
     let home = ctx.checkout_cache("guide");
     let mut outcome = Outcome::default();
     for lang in ["rust", "c"] {
-        if home.exists() {
-            fs::remove_dir_all(&home)?;
-        }
-        fs::create_dir_all(&home)?;
-        std::os::unix::fs::symlink(&ctx.root, home.join("sq"))?;
+        empty(ctx, &home)?;
         let start = Instant::now();
         let log = run(&format!("the guide in {lang}"), &mut shell(ctx, &home, &script(&guide, lang)?)?)?;
         // What the clients print, each of them.
@@ -39,6 +40,31 @@ pub(crate) fn check(ctx: &Ctx) -> Result<Outcome> {
     }
     fs::remove_dir_all(&home)?;
     Ok(outcome)
+}
+
+/// A new driver of the template under its own fuzz target.
+pub(crate) fn fuzz(ctx: &Ctx) -> Result<()> {
+    let home = ctx.checkout_cache("guide");
+    empty(ctx, &home)?;
+    let tools = cargo_fuzz(ctx)?.parent().context("a program is in a folder")?.to_owned();
+    let old = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::iter::once(tools).chain(std::env::split_paths(&old)))?;
+    let log = run("a new driver under its fuzz target", shell(ctx, &home, FUZZ)?.env("PATH", path))?;
+    let done =
+        log.lines().rev().find(|line| line.starts_with("Done")).context("the fuzzer does not say how it ended")?;
+    println!("a new driver under its fuzz target: {done}");
+    fs::remove_dir_all(&home)?;
+    Ok(())
+}
+
+/// Makes a home with nothing in it but a link to the checkout.
+fn empty(ctx: &Ctx, home: &Path) -> Result<()> {
+    if home.exists() {
+        fs::remove_dir_all(home)?;
+    }
+    fs::create_dir_all(home)?;
+    std::os::unix::fs::symlink(&ctx.root, home.join("sq"))?;
+    Ok(())
 }
 
 /// The blocks that are marked with `<!-- run: LANG -->`.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask test`: the stages, one after another, and a table at the end.
 
-mod guide;
+pub(crate) mod guide;
 pub(crate) mod host;
 mod rules;
 mod stage;
