@@ -34,6 +34,13 @@
 //! | [`Driver::begin`], [`Driver::commit`] | around the `issue` calls of one batch | as `issue` |
 //! | [`Request::complete`] | called by the driver: any thread, softirq or hard interrupt | does not |
 //!
+//! A request that an interrupt and a cancel both want lies in a [`Slot`]. docs/driver-guide.md has all of this at length.
+//!
+//! # A module of it
+//!
+//! [`declare_driver!`] in the driver's crate, a C file with `module_sq_rust_driver()`, and `kmod-sq/driver.mk`; `cargo xtask
+//! new-driver` writes them. In a process the same crate goes to `Backend::embedded`.
+//!
 //! # What it does not do
 //!
 //! It never gives out a reference to memory that user space can write (SNAP-2, SNAP-4), and it is not generic over
