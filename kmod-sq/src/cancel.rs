@@ -57,7 +57,7 @@ impl<H: Host> Ring<H> {
     /// # Errors
     ///
     /// `EINVAL` for an unknown flag, a reserved field or a field that the flags do not refer to; `ENOENT` if nothing matches;
-    /// `EALREADY` if what matches was canceled before.
+    /// `EALREADY` if what matches was canceled before, or is completing.
     pub fn cancel(&self, cancel: &SqCancel) -> Result<u32, Errno> {
         if cancel.resv0 != 0 || cancel.resv != [0; 2] {
             return Err(Errno::EINVAL);

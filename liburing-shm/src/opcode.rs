@@ -176,7 +176,7 @@ impl Fsync {
 }
 
 /// Cancels requests. Its result is 0, or with [`AsyncCancel::all`] their number; `ENOENT` if there is none, `EALREADY` if it was
-/// canceled before. What was canceled completes on its own.
+/// canceled before or is completing. What was canceled completes on its own.
 #[derive(Clone, Copy, Debug)]
 pub struct AsyncCancel(Sqe);
 

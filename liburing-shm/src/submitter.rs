@@ -203,7 +203,7 @@ impl Submitter {
     ///
     /// # Errors
     ///
-    /// `ENOENT` if nothing matches, `EALREADY` if it was canceled before.
+    /// `ENOENT` if nothing matches, `EALREADY` if it was canceled before or is completing.
     pub fn cancel(&self, flags: CancelFlags, user_data: u64, opcode: u8) -> Result<u32, Error> {
         let cancel = SqCancel {
             size: size_of::<SqCancel>() as u32,

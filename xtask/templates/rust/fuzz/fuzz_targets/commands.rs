@@ -26,7 +26,8 @@ fuzz_target!(|commands: Vec<(u32, [u8; 16])>| {
         ring.submit().unwrap();
         match ring.submitter().cancel(CancelFlags::ANY | CancelFlags::ALL, 0, 0) {
             Ok(_) => {}
-            Err(error) => assert_eq!(error.errno(), Some(Errno::ENOENT)),
+            // Nothing waits, or all that waits completes at this moment.
+            Err(error) => assert!(matches!(error.errno(), Some(Errno::ENOENT | Errno::EALREADY)), "{error}"),
         }
         ring.submit_and_wait(commands.len() as u32).unwrap();
         let mut seen: Vec<u64> = ring.completion().reap().map(|done| done.user_data()).collect();
