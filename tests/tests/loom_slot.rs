@@ -69,15 +69,15 @@ fn outcomes(mem: &LoomMem) -> Vec<(u64, i32)> {
     outcomes
 }
 
-/// One request, an interrupt, a cancel.
+/// One request, an interrupt that may come before it is there, a cancel.
 fn against_cancel(weaken: Weaken) {
     let driver = Arc::new(Device::default());
     let Model { ring, mem, .. } = Model::new(SHAPE, &driver, weaken);
-    submit(&ring, &mem, &mut Producer::new(2, false), 1);
     let interrupt = thread::spawn({
         let driver = Arc::clone(&driver);
         move || driver.interrupt()
     });
+    submit(&ring, &mem, &mut Producer::new(2, false), 1);
     let canceled = ring.cancel(&SqCancel { user_data: 1, ..SqCancel::default() });
     interrupt.join().unwrap();
     match outcomes(&mem)[..] {
