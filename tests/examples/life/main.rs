@@ -2,22 +2,29 @@
 //! What a loaded module must survive, and what only processes can show: `life GROUP [ARGS]`, in a guest.
 //!
 //! `xtask vm test` runs each group as a job of its own and reads dmesg after it. One line a check; exit code 1 if one fails, 77
-//! if the group cannot be run. `SQ_LONG=1` makes the counts those of `cargo xtask nightly`.
+//! if the group cannot be run. `SQ_LONG=1` makes the counts those of `cargo xtask nightly`, `SQ_PART=1` a fifth of the usual ones.
 
+mod fail_nth;
 mod hostile;
+mod inject;
 mod kill;
 mod memory;
 mod page;
 mod pass;
+mod planted;
 mod proc;
 mod raw;
 mod share;
 mod stall;
 mod storm;
+mod syscalls;
 mod unload;
 mod users;
 
 use std::process::ExitCode;
+
+/// The group cannot be run here.
+const SKIPPED: u8 = 77;
 
 /// Why a check failed.
 #[derive(Debug)]
@@ -73,11 +80,26 @@ fn main() -> ExitCode {
         "stall" => stall::CHECKS,
         "users" => users::CHECKS,
         "memory" => memory::CHECKS,
+        "planted" => planted::CHECKS,
+        "fail-nth" => match fail_nth::prepare() {
+            Ok(true) => fail_nth::CHECKS,
+            Ok(false) => {
+                println!("this kernel has no fault injection");
+                return ExitCode::from(SKIPPED);
+            }
+            Err(why) => {
+                println!("FAILED  {why}");
+                return ExitCode::FAILURE;
+            }
+        },
+        "syscalls" => return syscalls::main(&args[2..]),
         "unload" => return unload::main(&args[2..]),
         // What a child of the checks becomes by exec.
         "stranger" => return share::stranger(args.get(2).map_or("", String::as_str)),
         _ => {
-            eprintln!("usage: life storm|kill|share|hostile|stall|users|memory|unload MODULE..");
+            eprintln!(
+                "usage: life storm|kill|share|hostile|stall|users|memory|fail-nth|planted|syscalls [SEED [PROGRAMS]]|unload MODULE.."
+            );
             return ExitCode::from(2);
         }
     };
@@ -97,9 +119,25 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(failed > 0))
 }
 
-/// How often: more for the nightly run.
-pub(crate) fn times(short: u32, long: u32) -> u32 {
-    if std::env::var_os("SQ_LONG").is_some() { long } else { short }
+/// How often: more for the nightly run, less where each time takes long.
+pub(crate) fn times(short: u32, many: u32) -> u32 {
+    if long() {
+        many
+    } else if part() {
+        short.div_ceil(5)
+    } else {
+        short
+    }
+}
+
+/// Where each time takes long.
+pub(crate) fn part() -> bool {
+    std::env::var_os("SQ_PART").is_some()
+}
+
+/// The nightly run.
+pub(crate) fn long() -> bool {
+    std::env::var_os("SQ_LONG").is_some()
 }
 
 /// Numbers that look random and are the same in every run (xorshift).

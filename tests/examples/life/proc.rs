@@ -60,6 +60,12 @@ impl Child {
         unsafe { libc::kill(self.0, libc::SIGKILL) };
     }
 
+    /// For a child that leads a process group.
+    pub(crate) fn kill_group(&self) {
+        // SAFETY: as above; the group has no other members than the child and its own.
+        unsafe { libc::kill(-self.0, libc::SIGKILL) };
+    }
+
     /// The exit code, or 128 and the signal.
     pub(crate) fn wait(self) -> i32 {
         let mut status = 0;

@@ -68,14 +68,14 @@ fn unload_all(modules: &[String]) -> Outcome {
     Ok(())
 }
 
-fn load(name: &str) -> Result<(), i32> {
+pub(crate) fn load(name: &str) -> Result<(), i32> {
     let file = File::open(format!("/lib/modules/{name}.ko")).map_err(|_| libc::ENOENT)?;
     // SAFETY: an open file, no parameters.
     let done = unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) };
     if done < 0 { Err(last()) } else { Ok(()) }
 }
 
-fn unload(name: &str) -> Result<(), i32> {
+pub(crate) fn unload(name: &str) -> Result<(), i32> {
     let name = CString::new(name).map_err(|_| libc::EINVAL)?;
     // SAFETY: a NUL-terminated name.
     let done = unsafe { libc::syscall(libc::SYS_delete_module, name.as_ptr(), libc::O_NONBLOCK) };
