@@ -23,9 +23,10 @@ mkdir -p "$work/$lib"
 $rustc $SQ_RUSTFLAGS -Clinker-plugin-lto --edition 2024 --cap-lints allow --crate-type rlib \
 	--remap-path-prefix "$library=library" --crate-name core -o "$work/$lib/libcore.rlib" "$library/core/src/lib.rs"
 
-# rustc looks for this crate in every sysroot. What it would hold (memcpy and its kin) the kernel has.
+# rustc looks for this crate in every sysroot. What it would hold (memcpy and its kin) the kernel has. No bitcode: it would be a
+# section of the module when a sanitizer adds a constructor even to this.
 printf '#![feature(compiler_builtins)]\n#![compiler_builtins]\n#![no_std]\n' >"$work/compiler_builtins.rs"
-$rustc --sysroot "$work" $SQ_RUSTFLAGS --edition 2024 --cap-lints allow --crate-type rlib \
+$rustc --sysroot "$work" $SQ_RUSTFLAGS -Cembed-bitcode=no --edition 2024 --cap-lints allow --crate-type rlib \
 	--crate-name compiler_builtins -o "$work/$lib/libcompiler_builtins.rlib" "$work/compiler_builtins.rs"
 
 rm -rf "$sysroot"

@@ -8,6 +8,7 @@ SQ_SRC := $(abspath $(dir $(lastword $(MAKEFILE_LIST)))..)
 KDIR ?= /lib/modules/$(shell uname -r)/build
 OUT ?= $(CURDIR)/build
 OPT ?= 3
+SQ_TARGET ?= x86_64-unknown-none
 WERROR ?= 0
 SQ_CORE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sq
 SQ_NEEDS_RUST ?= 1
@@ -17,7 +18,7 @@ override OUT := $(abspath $(OUT))
 # The kernel's own choices for C, said in rustc's words: no SSE and no red zone (by the target), indirect
 # calls and returns through the kernel's thunks, endbr64 at entries, no jump tables (they are indirect
 # jumps). C functions are called directly: through the GOT (plt=no) the loader would refuse the relocation.
-SQ_RUSTFLAGS := --target x86_64-unknown-none -Cpanic=abort -Crelocation-model=static -Ccode-model=kernel \
+SQ_RUSTFLAGS := --target $(SQ_TARGET) -Cpanic=abort -Crelocation-model=static -Ccode-model=kernel \
 	-Zcf-protection=branch -Zretpoline -Zretpoline-external-thunk -Zfunction-return=thunk-extern \
 	-Zplt=yes -Zdirect-access-external-data=yes \
 	-Cforce-unwind-tables=n -Cjump-tables=n -Ccodegen-units=1 -Copt-level=$(OPT) \

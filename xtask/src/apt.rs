@@ -47,6 +47,13 @@ pub(crate) fn kernel_packages() -> Result<Vec<String>> {
     Ok(known.clone())
 }
 
+/// The newest version of `package`.
+pub(crate) fn version(package: &str) -> Result<String> {
+    let text = stdout(Command::new("apt-cache").args(["show", "--no-all-versions", package]))?;
+    let line = text.lines().find_map(|l| l.strip_prefix("Version: "));
+    Ok(line.with_context(|| format!("apt knows no version of {package}"))?.to_owned())
+}
+
 /// The packages that `package` depends on, first alternatives only.
 pub(crate) fn depends(package: &str) -> Result<Vec<String>> {
     let text = stdout(Command::new("apt-cache").args(["show", "--no-all-versions", package]))?;

@@ -30,6 +30,11 @@ impl Ctx {
         Ok(Self { root, cache, ci: env::var("CI").is_ok_and(|v| v == "true" || v == "1") })
     }
 
+    /// The same for another checkout.
+    pub(crate) fn in_checkout(&self, root: PathBuf) -> Self {
+        Self { root, cache: self.cache.clone(), ci: self.ci }
+    }
+
     /// A directory of the cache that belongs to this checkout alone.
     pub(crate) fn checkout_cache(&self, name: &str) -> PathBuf {
         let mut hasher = DefaultHasher::new();

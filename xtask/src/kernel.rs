@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Stock Debian kernels: the newest package of each flavour, its image and its headers, unpacked in the cache.
+//! Kernels. Stock Debian ones: the newest package of each flavour, its image and its headers, unpacked in the cache. And
+//! two with the kernel's own sanitizers, built from Debian's sources.
+
+mod built;
 
 use std::fmt;
 use std::fs;
@@ -26,13 +29,22 @@ pub(crate) enum Kernel {
     /// 6.1 LTS with PREEMPT_RT
     #[value(name = "6.1-rt")]
     V6_1Rt,
+    /// 6.12 with KASAN, UBSAN, lockdep, kmemleak and fault injection, built here once (minutes)
+    #[value(name = "kasan")]
+    Kasan,
+    /// 6.12 with KCSAN and lockdep, built here once (minutes)
+    #[value(name = "kcsan")]
+    Kcsan,
 }
 
 impl Kernel {
-    /// Every flavour: modules are compiled for all of them.
-    pub(crate) const ALL: [Self; 4] = [Self::V6_12, Self::V6_1, Self::V6_12Rt, Self::V6_1Rt];
+    /// Every stock flavour: modules are compiled for all of them.
+    pub(crate) const STOCK: [Self; 4] = [Self::V6_12, Self::V6_1, Self::V6_12Rt, Self::V6_1Rt];
     /// Those that the test command boots.
     pub(crate) const BOOTED: [Self; 3] = [Self::V6_12, Self::V6_1, Self::V6_12Rt];
+
+    /// Those that look for faults themselves.
+    pub(crate) const DEBUG: [Self; 2] = [Self::Kasan, Self::Kcsan];
 
     /// `chosen`, or the newest cloud kernel when nothing was chosen.
     pub(crate) fn or_default(chosen: &[Self]) -> Vec<Self> {
@@ -45,6 +57,37 @@ impl Kernel {
             Self::V6_1 => "6.1",
             Self::V6_12Rt => "6.12-rt",
             Self::V6_1Rt => "6.1-rt",
+            Self::Kasan => "kasan",
+            Self::Kcsan => "kcsan",
+        }
+    }
+
+    /// True for a kernel that looks for faults itself.
+    pub(crate) fn debug(self) -> bool {
+        Self::DEBUG.contains(&self)
+    }
+
+    /// True if it can be had without minutes of work.
+    pub(crate) fn at_hand(self, ctx: &Ctx) -> bool {
+        !self.debug() || built::at_hand(ctx, self.name())
+    }
+
+    /// How much longer than on a stock kernel a program may take.
+    pub(crate) fn patience(self) -> u32 {
+        if self.debug() { 6 } else { 1 }
+    }
+
+    /// What a guest needs at least.
+    pub(crate) fn mem_mib(self) -> u32 {
+        if self.debug() { 1024 } else { 512 }
+    }
+
+    /// Words for its command line.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            // Each fault is reported, not the first alone.
+            Self::Kasan => "kasan_multi_shot",
+            _ => "",
         }
     }
 
@@ -58,12 +101,18 @@ impl Kernel {
 
     /// Path of the bootable image.
     pub(crate) fn image(self, ctx: &Ctx) -> Result<PathBuf> {
+        if self.debug() {
+            return Ok(built::get(ctx, self.name())?.image);
+        }
         let unpacked = self.fetch(ctx, "image", |release| Ok(vec![format!("linux-image-{release}")]))?;
         Ok(unpacked.dir.join(format!("boot/vmlinuz-{}", unpacked.release)))
     }
 
     /// Path of the build directory (`KDIR`), usable from where it lies.
     pub(crate) fn headers(self, ctx: &Ctx) -> Result<PathBuf> {
+        if self.debug() {
+            return Ok(built::get(ctx, self.name())?.headers);
+        }
         let unpacked = self.fetch(ctx, "headers", header_packages)?;
         let sources = unpacked.dir.join("usr/src");
         let build = sources.join(format!("linux-headers-{}", unpacked.release));

@@ -16,6 +16,7 @@ mod modinfo;
 mod module;
 mod objcheck;
 mod process;
+mod sanitizer;
 mod test;
 mod vm;
 
@@ -43,7 +44,7 @@ struct Cli {
 enum Chore {
     /// Run the test stages: on this host, then in virtual machines
     Test(test::Args),
-    /// The test stage of the guests with counts that take hours, on every kernel; a new driver under its fuzz target
+    /// The test stage of the guests with counts that take hours, on every kernel, the debug kernels too; a new driver under its fuzz target
     Nightly {
         /// Kernel to boot; repeat for several [default: all]
         #[arg(long, short, value_name = "K")]
@@ -80,8 +81,8 @@ fn main() -> ExitCode {
         Chore::Test(args) => test::run(&ctx, &args),
         Chore::Module { kernel } => module::print_built(&ctx, &Kernel::or_default(&kernel)),
         Chore::Nightly { kernel } => test::guide::fuzz(&ctx).and_then(|()| {
-            let kernels = if kernel.is_empty() { Kernel::ALL.to_vec() } else { kernel };
-            vm::test(&ctx, &kernels, true)
+            let all = [&Kernel::STOCK[..], &Kernel::DEBUG].concat();
+            vm::nightly(&ctx, if kernel.is_empty() { &all } else { &kernel })
         }),
         Chore::NewDriver(args) => driver::new(&ctx, &args),
         Chore::Fuzz(args) => fuzz::fuzz(&ctx, &args),

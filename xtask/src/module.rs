@@ -13,6 +13,7 @@ use crate::kernel::Kernel;
 use crate::modinfo;
 use crate::objcheck;
 use crate::process::{found, run, stdout};
+use crate::sanitizer;
 
 /// The modules built for one kernel.
 pub(crate) struct Built {
@@ -25,10 +26,9 @@ pub(crate) struct Built {
 /// Builds the modules for `kernel` and checks their objects.
 pub(crate) fn build(ctx: &Ctx, kernel: Kernel) -> Result<Built> {
     apt::ensure(&["make", "gcc", "binutils", "util-linux"])?;
-    ensure_rust(ctx)?;
-    let core = format!("SQ_CORE={}", ctx.cache.display());
-    let out = make(ctx, kernel, &ctx.root.join("kmod-sq"), &ctx.checkout_cache("kmod"), &[&core])?;
-    let notes = objcheck::check(&out)?;
+    let variables = rust_variables(ctx, kernel)?;
+    let out = make(ctx, kernel, &ctx.root.join("kmod-sq"), &ctx.checkout_cache("kmod"), &variables)?;
+    let notes = check_objects(kernel, &out)?;
     let modules = modules_in(&out)?;
     modinfo::check(&modules)?;
     Ok(Built { modules, notes })
@@ -40,7 +40,7 @@ pub(crate) fn build_driver(ctx: &Ctx, kernel: Kernel, dir: &Path) -> Result<Buil
     let sq = build(ctx, kernel)?;
     let sq = sq.modules.first().and_then(|sq| sq.parent()).context("there is no sq.ko")?;
     let out = make_driver(ctx, kernel, &dir, &dir.join("build"), sq)?;
-    let notes = if out.join("libsq_driver.rlib").exists() { objcheck::check(&out)? } else { Vec::new() };
+    let notes = if out.join("libsq_driver.rlib").exists() { check_objects(kernel, &out)? } else { Vec::new() };
     Ok(Built { modules: modules_in(&out)?, notes })
 }
 
@@ -66,14 +66,22 @@ pub(crate) fn build_outsider(ctx: &Ctx, kernel: Kernel, sq: &Path) -> Result<Out
     Ok(Outsider { right: right.join("sq_outsider.ko"), foreign: foreign.join("sq_outsider.ko") })
 }
 
+/// What the Makefiles are told about Rust: where the compiled core is kept, and the kernel's sanitizer.
+fn rust_variables(ctx: &Ctx, kernel: Kernel) -> Result<Vec<String>> {
+    let mut variables = vec![format!("SQ_CORE={}", ctx.cache.display())];
+    variables.extend(sanitizer::variables(ctx, kernel, &rustc(ctx)?)?);
+    Ok(variables)
+}
+
+fn check_objects(kernel: Kernel, out: &Path) -> Result<Vec<String>> {
+    if kernel.debug() { sanitizer::check(kernel, out) } else { objcheck::check(out) }
+}
+
 /// Runs make in the folder `dir` of a driver, which is for the sq.ko in `sq`.
 fn make_driver(ctx: &Ctx, kernel: Kernel, dir: &Path, place: &Path, sq: &Path) -> Result<PathBuf> {
-    let variables = [
-        format!("SQ_DIR={}", ctx.root.display()),
-        format!("SQ_OUT={}", sq.display()),
-        format!("SQ_CORE={}", ctx.cache.display()),
-    ];
-    make(ctx, kernel, dir, place, &variables.each_ref().map(String::as_str))
+    let mut variables = rust_variables(ctx, kernel)?;
+    variables.extend([format!("SQ_DIR={}", ctx.root.display()), format!("SQ_OUT={}", sq.display())]);
+    make(ctx, kernel, dir, place, &variables)
 }
 
 /// Builds the plain C module that `vm insns` compares with.
@@ -84,7 +92,7 @@ pub(crate) fn build_baseline(ctx: &Ctx, kernel: Kernel) -> Result<PathBuf> {
 }
 
 /// Runs make in `source`; returns its output directory, one a kernel below `place`.
-fn make(ctx: &Ctx, kernel: Kernel, source: &Path, place: &Path, variables: &[&str]) -> Result<PathBuf> {
+fn make(ctx: &Ctx, kernel: Kernel, source: &Path, place: &Path, variables: &[String]) -> Result<PathBuf> {
     let headers = kernel.headers(ctx)?;
     let out = place.join(kernel.name());
     fs::create_dir_all(&out)?;
@@ -168,16 +176,20 @@ fn modules_in(out: &Path) -> Result<Vec<PathBuf>> {
         .collect())
 }
 
-/// The Makefile finds a compiler with its sources by itself; when there is none, Debian's is installed.
-fn ensure_rust(ctx: &Ctx) -> Result<()> {
-    let mut find = Command::new("sh");
-    find.arg(ctx.root.join("kmod-sq/scripts/find-rust.sh")).env("SQ_RUSTFLAGS", "--target x86_64-unknown-none");
-    let answer = stdout(&mut find)?;
-    if !answer.starts_with("error:") {
-        return Ok(());
+/// The compiler that the Makefile finds by itself; when there is none, Debian's is installed.
+fn rustc(ctx: &Ctx) -> Result<String> {
+    let find = || {
+        let mut find = Command::new("sh");
+        find.arg(ctx.root.join("kmod-sq/scripts/find-rust.sh")).env("SQ_RUSTFLAGS", "--target x86_64-unknown-none");
+        stdout(&mut find)
+    };
+    let mut answer = find()?;
+    if answer.starts_with("error:") && found("apt-get") {
+        apt::ensure(&["rustc-web", "rust-web-src"])?;
+        answer = find()?;
     }
-    if !found("apt-get") {
-        bail!("{}", answer.trim());
+    match answer.split_whitespace().next() {
+        Some(rustc) if rustc != "error:" => Ok(rustc.to_owned()),
+        _ => bail!("{}", answer.trim()),
     }
-    apt::ensure(&["rustc-web", "rust-web-src"])
 }

@@ -16,12 +16,13 @@ use crate::kernel::Kernel;
 use crate::module;
 use crate::vm;
 pub(crate) use stage::{Missing, Outcome};
-use stage::{Report, Stage};
+use stage::{Report, Stage, TooLong};
 
 /// What the test command takes.
 ///
-/// Stages: fmt rules clippy test doctest doc bench loom fuzz, then for each kernel K: module-K and vm-K, insns, guide, install. A failed stage does not stop
-/// the others, but makes the exit code non-zero.
+/// Stages: fmt rules clippy test doctest doc bench loom fuzz, then for each kernel K: module-K and vm-K, insns, guide, install, vm-kasan. A
+/// failed stage does not stop the others, but makes the exit code non-zero. The kasan kernel takes minutes to build: unless its stage
+/// is asked for by name, it is skipped when the kernel is not in the cache.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Only what needs neither QEMU nor kernel headers
@@ -42,6 +43,7 @@ pub(crate) fn run(ctx: &Ctx, args: &Args) -> Result<ExitCode> {
     let mut stages = host::stages();
     if !args.host {
         stages.extend(kernel_stages(&args.kernel));
+        stages.extend(kasan_stage(args));
     }
     select(&mut stages, &args.stage)?;
     if args.list {
@@ -60,7 +62,7 @@ fn kernel_stages(chosen: &[Kernel]) -> Vec<Stage> {
     let or = |default: &[Kernel]| {
         if chosen.is_empty() { default.to_vec() } else { chosen.to_vec() }
     };
-    let modules = or(&Kernel::ALL).into_iter().map(|kernel| {
+    let modules = or(&Kernel::STOCK).into_iter().map(|kernel| {
         Stage::new(&format!("module-{kernel}"), "compile the modules and check their objects", move |ctx| {
             let built = module::build(ctx, kernel)?;
             module::build_baseline(ctx, kernel)?;
@@ -71,10 +73,7 @@ fn kernel_stages(chosen: &[Kernel]) -> Vec<Stage> {
         Stage::new(
             &format!("vm-{kernel}"),
             "load the modules in a guest, run the conformance suite on the devices",
-            move |ctx| {
-                let summary = vm::run_suite(ctx, kernel, &vm::Programs::build(ctx)?, false)?;
-                Ok(Outcome { ok: summary.failed == 0, skips: summary.skips, log: summary.table })
-            },
+            move |ctx| guest(ctx, kernel, vm::Depth::Usual),
         )
     });
     let mut stages: Vec<Stage> = modules.chain(guests).collect();
@@ -92,6 +91,34 @@ fn kernel_stages(chosen: &[Kernel]) -> Vec<Stage> {
         }));
     }
     stages
+}
+
+/// A part of what `nightly` runs there.
+fn kasan_stage(args: &Args) -> Option<Stage> {
+    const NAME: &str = "vm-kasan";
+    if !args.kernel.is_empty() {
+        return None; // if it was chosen, it is there
+    }
+    let asked = args.stage.iter().any(|name| name == NAME);
+    Some(Stage::new(
+        NAME,
+        "the conformance suite and failing allocations, on a kernel with KASAN and lockdep",
+        move |ctx| {
+            if !asked && !Kernel::Kasan.at_hand(ctx) {
+                let command = format!("cargo xtask test --stage {NAME}");
+                return Err(TooLong(format!(
+                    "THE KASAN KERNEL IS NOT BUILT, so nothing ran on it; to build it: {command}"
+                ))
+                .into());
+            }
+            guest(ctx, Kernel::Kasan, vm::Depth::Part)
+        },
+    ))
+}
+
+fn guest(ctx: &Ctx, kernel: Kernel, depth: vm::Depth) -> Result<Outcome> {
+    let summary = vm::run_suite(ctx, kernel, &vm::Programs::build(ctx)?, depth, "")?;
+    Ok(Outcome { ok: summary.failed == 0, skips: summary.skips, log: summary.table })
 }
 
 fn select(stages: &mut Vec<Stage>, names: &[String]) -> Result<()> {

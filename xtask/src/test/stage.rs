@@ -51,6 +51,18 @@ impl fmt::Display for Missing {
 
 impl std::error::Error for Missing {}
 
+/// What takes longer than a stage may, and what command does it: the stage is skipped, and says so. In CI too.
+#[derive(Debug)]
+pub(crate) struct TooLong(pub(crate) String);
+
+impl fmt::Display for TooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for TooLong {}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Passed,
@@ -86,7 +98,7 @@ impl Report {
                 self.skips.extend(outcome.skips.iter().map(|skip| format!("{}: {skip}", stage.name)));
                 (if outcome.ok { Verdict::Passed } else { Verdict::Failed }, outcome.log)
             }
-            Err(error) if error.is::<Missing>() && !ctx.ci => {
+            Err(error) if error.is::<TooLong>() || (error.is::<Missing>() && !ctx.ci) => {
                 self.skips.push(format!("{}: the whole stage: {error:#}", stage.name));
                 (Verdict::Skipped, format!("{error:#}"))
             }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reading the guest kernel's log: which lines mean that something is wrong.
 
+use std::collections::HashSet;
+
 /// Words that begin a report. They must stand alone, so that "DEBUG" is no bug.
 const WORDS: &[&str] = &["BUG", "WARNING", "Oops", "KASAN", "KCSAN", "UBSAN", "KFENCE"];
 
@@ -32,9 +34,53 @@ const PHRASES: &[&str] = &[
     "Bad page",
 ];
 
-/// The lines of `log` that speak of a fault; out-of-tree taint lines do not.
+/// How much of a report is shown, after the line that gives it away.
+const REPORT_LINES: usize = 60;
+
+/// What in `log` speaks of a fault: the lines that do, with what follows them, once. Out-of-tree taint lines do not.
 pub(crate) fn complaints(log: &str) -> Vec<String> {
-    log.lines().filter(|line| is_complaint(line)).map(str::to_owned).collect()
+    let lines: Vec<&str> = log.lines().collect();
+    let foreign = foreign_races(&lines);
+    let mut shown = Vec::new();
+    let mut until = 0;
+    let mut known = HashSet::new();
+    for (number, line) in lines.iter().enumerate() {
+        if foreign[number] {
+            continue;
+        }
+        // The same again says nothing new. In front is the time.
+        if is_complaint(line) && known.insert(line.split_once("] ").map_or(*line, |(_, text)| text)) {
+            until = number + REPORT_LINES;
+        }
+        if number < until {
+            shown.push((*line).to_owned());
+        }
+    }
+    shown
+}
+
+/// The lines that belong to KCSAN's reports of races in which no module has a part: the kernel has some of its own.
+fn foreign_races(lines: &[&str]) -> Vec<bool> {
+    const RULE: &str = "==================================================================";
+    let mut foreign = vec![false; lines.len()];
+    let mut begin = None;
+    for (number, line) in lines.iter().enumerate() {
+        if !line.ends_with(RULE) {
+            continue;
+        }
+        let Some(first) = begin.take() else {
+            begin = Some(number);
+            continue;
+        };
+        let report = &lines[first..=number];
+        let race = report.iter().any(|line| has_word(line, "KCSAN"));
+        // A module's name stands in brackets behind the offset in a function.
+        let in_module = |line: &&str| line.rsplit_once("/0x").is_some_and(|(_, rest)| rest.contains(" ["));
+        if race && !report.iter().any(in_module) {
+            foreign[first..=number].fill(true);
+        }
+    }
+    foreign
 }
 
 fn is_complaint(line: &str) -> bool {
@@ -61,5 +107,22 @@ mod tests {
             [    1.3] BUG: KASAN: use-after-free in sq\n\
             [    1.4] rcu: INFO: rcu_preempt self-detected stall on CPU\n";
         assert_eq!(complaints(log).len(), 3);
+        assert!(complaints(&log[..log.find("[    1.2]").unwrap()]).is_empty());
+    }
+
+    /// Two reports by KCSAN, the first of them the kernel's own affair.
+    #[test]
+    fn races_without_a_module_are_not_ours() {
+        let rule = "=".repeat(66);
+        let report = |frame: &str| {
+            format!(
+                "[ 1.0] {rule}\n[ 1.0] BUG: KCSAN: data-race in a / b\n[ 1.0] read to 0x1 of 4 bytes by task 7 on cpu 0:\n\
+                 [ 1.0]  a+0x10/0x20{frame}\n[ 1.0] Reported by Kernel Concurrency Sanitizer on:\n[ 1.0] {rule}\n"
+            )
+        };
+        assert!(complaints(&report("")).is_empty());
+        let both = complaints(&(report("") + &report(" [sq]")));
+        assert!(both.iter().any(|line| line.contains("a+0x10/0x20 [sq]")), "{both:?}");
+        assert!(!both.iter().any(|line| line.ends_with("a+0x10/0x20")), "{both:?}");
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::Depth;
 use super::guest::{Guest, Job};
 use crate::ctx::Ctx;
 use crate::kernel::Kernel;
@@ -19,9 +20,9 @@ const STORM: (u32, Duration) = (40_000, Duration::from_secs(120));
 const STORM_LONG: (u32, Duration) = (10_000_000, Duration::from_secs(3 * 3600));
 
 /// Adds the drivers and their jobs. They are unloaded again.
-pub(super) fn add(ctx: &Ctx, kernel: Kernel, guest: &mut Guest, storm: &Path, long: bool) -> Result<()> {
+pub(super) fn add(ctx: &Ctx, kernel: Kernel, guest: &mut Guest, storm: &Path, depth: Depth) -> Result<()> {
     let storm = guest.files.add_program(storm)?;
-    let (descriptors, timeout) = if long { STORM_LONG } else { STORM };
+    let (descriptors, timeout) = if depth == Depth::Long { STORM_LONG } else { STORM };
     for (folder, name) in EXAMPLES {
         guest.load_modules(&module::build_driver(ctx, kernel, &ctx.root.join("examples").join(folder))?.modules)?;
         // The submitters are on CPU 0, the engine's interrupts on CPU 1: all of them, says the module.

@@ -22,7 +22,7 @@ use crate::process::{spinner, stdout, tail};
 /// Boot, and sending the results home, on a busy host.
 const OVERHEAD: Duration = Duration::from_secs(90);
 
-/// A shell line that a guest runs in /w, and how long it may take.
+/// A shell line that a guest runs in /w, and how long it may take on a stock kernel.
 pub(crate) struct Job {
     pub(crate) name: String,
     pub(crate) line: String,
@@ -78,7 +78,7 @@ impl Drop for Results {
 
 /// A guest to be booted.
 pub(crate) struct Guest {
-    kernel: Kernel,
+    pub(super) kernel: Kernel,
     pub(super) image: PathBuf,
     pub(crate) files: Initramfs,
     pub(crate) jobs: Vec<Job>,
@@ -102,8 +102,8 @@ impl Guest {
             jobs: Vec::new(),
             icount: false,
             cpu: "max".to_owned(),
-            mem_mib: 512,
-            append: String::new(),
+            mem_mib: kernel.mem_mib(),
+            append: kernel.words().to_owned(),
             trace: false,
             disks: false,
         })
@@ -129,7 +129,7 @@ impl Guest {
         let dir = scratch(ctx)?;
         let results = Results { jobs: Vec::new(), dir: dir.clone() };
         let machine_files = self.write(&dir)?;
-        let limit = OVERHEAD + self.jobs.iter().map(|j| j.timeout).sum::<Duration>();
+        let limit = OVERHEAD + self.jobs.iter().map(|j| j.timeout).sum::<Duration>() * self.kernel.patience();
         let label = format!("guest {}", self.kernel);
         let (code, console) = watch(&label, self.machine(&machine_files, false).command(), limit, &dir)?;
         let out = dir.join("out");
@@ -166,7 +166,11 @@ impl Guest {
             let base = format!("sq/jobs/{number:03}");
             self.files.add(&format!("{base}/name"), job.name.clone().into(), 0o644);
             self.files.add(&format!("{base}/run"), format!("{}\n", job.line).into(), 0o644);
-            self.files.add(&format!("{base}/timeout"), job.timeout.as_secs().to_string().into(), 0o644);
+            self.files.add(
+                &format!("{base}/timeout"),
+                (job.timeout * self.kernel.patience()).as_secs().to_string().into(),
+                0o644,
+            );
             if job.user {
                 self.files.add(&format!("{base}/user"), Vec::new(), 0o644);
             }

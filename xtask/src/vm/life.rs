@@ -9,8 +9,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use super::Depth;
 use super::guest::{Guest, Job};
 use crate::ctx::Ctx;
+use crate::kernel::Kernel;
 use crate::process::{run, stdout};
 
 /// For one group.
@@ -23,7 +25,7 @@ const PREPARE: &str = "chmod 666 /dev/sq*
 mount -t cgroup2 cgroup /sys/fs/cgroup
 echo 1 >/proc/sys/vm/unprivileged_userfaultfd";
 
-/// Groups, and whether they run as an ordinary user.
+/// Groups, and whether they run as an ordinary user. The first three are a part of them all.
 const GROUPS: [(&str, bool); 7] = [
     ("storm", true),
     ("kill", true),
@@ -33,17 +35,29 @@ const GROUPS: [(&str, bool); 7] = [
     ("share", false),
     ("memory", false),
 ];
+const PART: usize = 3;
 
 /// Adds the jobs; the last one unloads `modules`.
-pub(super) fn jobs(ctx: &Ctx, guest: &mut Guest, modules: &[String], long: bool) -> Result<()> {
-    let life = guest.files.add_program(&life(ctx)?)?;
+pub(super) fn jobs(ctx: &Ctx, guest: &mut Guest, modules: &[String], depth: Depth) -> Result<()> {
+    let life = guest.files.add_program(&program(ctx)?)?;
     guest.files.add("w/compat32", compat32(ctx)?, 0o755);
-    let (timeout, variable) = if long { (TIMEOUT_LONG, "SQ_LONG=1 ") } else { (TIMEOUT, "") };
+    let (timeout, variable) = match depth {
+        Depth::Long => (TIMEOUT_LONG, "SQ_LONG=1 "),
+        Depth::Usual => (TIMEOUT, ""),
+        Depth::Part => (TIMEOUT, "SQ_PART=1 "),
+    };
     guest.jobs.push(Job::new("life: prepare", PREPARE.to_owned(), TIMEOUT));
-    for (group, user) in GROUPS {
+    for &(group, user) in GROUPS.iter().take(if depth == Depth::Part { PART } else { GROUPS.len() }) {
         let line = format!("{variable}exec {life} {group}");
         guest.jobs.push(Job { user, ..Job::new(&format!("life: {group}"), line, timeout) });
     }
+    // Where the kernel can make allocations fail, each of a call in turn does, and then some of a random program.
+    if guest.kernel == Kernel::Kasan {
+        let line = format!("{variable}exec {life} fail-nth");
+        guest.jobs.push(Job::new("life: fail-nth", line, timeout));
+    }
+    let line = format!("{variable}exec {life} syscalls");
+    guest.jobs.push(Job::new("life: random system calls", line, timeout));
     let line = "exec /w/compat32".to_owned();
     guest.jobs.push(Job { user: true, ..Job::new("life: a 32-bit process", line, TIMEOUT) });
     let line = format!("{variable}exec {life} unload {}", modules.join(" "));
@@ -52,7 +66,7 @@ pub(super) fn jobs(ctx: &Ctx, guest: &mut Guest, modules: &[String], long: bool)
 }
 
 /// The program, built for this host.
-fn life(ctx: &Ctx) -> Result<PathBuf> {
+pub(super) fn program(ctx: &Ctx) -> Result<PathBuf> {
     let mut cargo = Command::new("cargo");
     cargo.args(["build", "--quiet", "-p", "sq-conformance", "--example", "life", "--message-format=json"]);
     let messages = stdout(cargo.current_dir(&ctx.root))?;

@@ -10,6 +10,7 @@ mod guest;
 mod initramfs;
 mod insns;
 mod life;
+mod planted;
 mod qemu;
 mod refused;
 mod storage;
@@ -30,13 +31,22 @@ use crate::module;
 
 pub(crate) use guest::{Guest, Job};
 pub(crate) use insns::{Counts, TABLE as INSNS, check as check_insns};
-pub(crate) use suite::{Programs, run as run_suite, storage_client, summarise};
+pub(crate) use suite::{Depth, Programs, run as run_suite, storage_client, summarise};
 
 #[derive(Subcommand)]
 pub(crate) enum Chore {
     /// Load the modules and run the conformance suite against the devices
     Test {
         /// Kernel to boot; repeat for several [default: 6.12]
+        #[arg(long, short, value_name = "K")]
+        kernel: Vec<Kernel>,
+        /// More words for the kernel's command line; debug kernels know preempt=none, voluntary and full (the default)
+        #[arg(long, default_value = "", value_name = "WORDS")]
+        append: String,
+    },
+    /// Check that a debug kernel's sanitizer sees into Rust: bugs planted in a copy of the sources must be reported
+    Planted {
+        /// Kernel to boot; repeat for several [default: kasan kcsan]
         #[arg(long, short, value_name = "K")]
         kernel: Vec<Kernel>,
     },
@@ -78,9 +88,9 @@ pub(crate) struct BootArgs {
     /// QEMU's -cpu
     #[arg(long, default_value = "max")]
     cpu: String,
-    /// Guest memory in MiB
-    #[arg(long, default_value_t = 512, value_name = "MIB")]
-    mem_mib: u32,
+    /// Guest memory in MiB [default: 512, debug kernels 1024]
+    #[arg(long, value_name = "MIB")]
+    mem_mib: Option<u32>,
     /// More words for the kernel's command line
     #[arg(long, default_value = "", value_name = "WORDS")]
     append: String,
@@ -121,7 +131,14 @@ const DIRTY_DMESG: u8 = 70;
 
 pub(crate) fn run(ctx: &Ctx, chore: Chore) -> Result<ExitCode> {
     match chore {
-        Chore::Test { kernel } => test(ctx, &Kernel::or_default(&kernel), false),
+        Chore::Test { kernel, append } => test(ctx, &Kernel::or_default(&kernel), Depth::Usual, &append),
+        Chore::Planted { kernel } => {
+            let kernels = if kernel.is_empty() { Kernel::DEBUG.to_vec() } else { kernel };
+            for kernel in kernels {
+                println!("{kernel}: {}", planted::check(ctx, kernel)?.join("\n  "));
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         Chore::Run(args) => run_program(ctx, args),
         Chore::Insns(args) => insns::run(ctx, &args),
         Chore::Bench(args) => bench::run(ctx, &args),
@@ -134,17 +151,25 @@ pub(crate) fn run(ctx: &Ctx, chore: Chore) -> Result<ExitCode> {
     }
 }
 
-/// The suite on each kernel, one after another; `long` as [`run_suite`] says.
-pub(crate) fn test(ctx: &Ctx, kernels: &[Kernel], long: bool) -> Result<ExitCode> {
+/// The suite on each kernel, one after another.
+pub(crate) fn test(ctx: &Ctx, kernels: &[Kernel], depth: Depth, append: &str) -> Result<ExitCode> {
     let programs = Programs::build(ctx)?;
     let mut ok = true;
     for &kernel in kernels {
-        let summary = run_suite(ctx, kernel, &programs, long)?;
+        let summary = run_suite(ctx, kernel, &programs, depth, append)?;
         println!("{}", summary.table);
         summary.skips.iter().for_each(|skip| println!("  skipped: {skip}"));
         ok &= summary.failed == 0;
     }
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Everything on `kernels`, and on the debug kernels without preemption as well, which hides other faults than full preemption.
+pub(crate) fn nightly(ctx: &Ctx, kernels: &[Kernel]) -> Result<ExitCode> {
+    let debug: Vec<Kernel> = kernels.iter().copied().filter(|kernel| kernel.debug()).collect();
+    let preempted = test(ctx, kernels, Depth::Long, "")?;
+    let not = test(ctx, &debug, Depth::Usual, "preempt=none")?;
+    Ok(if preempted == ExitCode::SUCCESS { not } else { preempted })
 }
 
 fn run_program(ctx: &Ctx, args: RunArgs) -> Result<ExitCode> {
@@ -188,8 +213,8 @@ fn prepare(ctx: &Ctx, args: &BootArgs) -> Result<Guest> {
     let mut guest = Guest::new(ctx, args.kernel)?;
     guest.icount = args.icount;
     guest.cpu.clone_from(&args.cpu);
-    guest.mem_mib = args.mem_mib;
-    guest.append.clone_from(&args.append);
+    guest.mem_mib = args.mem_mib.unwrap_or(guest.mem_mib);
+    guest.append = format!("{} {}", guest.append, args.append);
     if args.disks {
         disk::add(&mut guest)?;
     }
