@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What must come of entries, worked out from docs/protocol.md and the drivers' documentation, with nothing from kmod-sq.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 
 use sq_uapi::consts::{limit, op, sqe_flags};
 use sq_uapi::{Cqe, Errno, Sqe};
 
 use super::hostile::Record;
+use super::pairing::Pairing;
 use super::probe::{HELD, cmd};
 
 /// What may have come between a driver and an entry that is well formed.
@@ -24,7 +25,9 @@ pub struct Judge {
     probe: bool,
     pool: bool,
     wide_cqe: bool,
-    expected: VecDeque<Expected>,
+    /// By `user_data`.
+    expected: HashMap<u64, Pairing<Expected, (Cqe, [u64; 2])>>,
+    last: Option<u64>,
     /// As of now.
     pub circumstances: Circumstances,
 }
@@ -39,6 +42,8 @@ struct Expected {
     skip_success: bool,
     /// It is well formed.
     formed: bool,
+    /// It was copied, and not accepted yet.
+    unfinished: bool,
 }
 
 /// What may come of one entry by itself.
@@ -132,7 +137,7 @@ impl Judge {
     /// Of a ring with such completions; `probe` says with which driver.
     #[must_use]
     pub fn new(probe: bool, pool: bool, wide_cqe: bool) -> Self {
-        Self { probe, pool, wide_cqe, expected: VecDeque::new(), circumstances: Circumstances::default() }
+        Self { probe, pool, wide_cqe, expected: HashMap::new(), last: None, circumstances: Circumstances::default() }
     }
 
     fn expect(&self, words: &[u64; 16]) -> Expected {
@@ -153,7 +158,7 @@ impl Judge {
             _ => Some(vec![Errno::EOPNOTSUPP.to_res()]),
         };
         let skip_success = sqe.flags & sqe_flags::CQE_SKIP_SUCCESS != 0;
-        Expected { user_data: e, results, extra, skip_success, formed }
+        Expected { user_data: e, results, extra, skip_success, formed, unfinished: false }
     }
 
     /// The results that a command may have, and the second half of its completion.
@@ -199,12 +204,15 @@ impl Judge {
         let sqe = Sqe::from_words([a, b, c, d, e, f, g, h]);
         let rings = matches!(sqe.opcode, op::READ_FIXED | op::WRITE_FIXED | op::ASYNC_CANCEL);
         let fixed = sqe.opcode == op::CMD && sqe.op_flags & 1 != 0;
-        let formed = formed && !rings && !fixed && sqe.flags & !sqe_flags::ASYNC == 0;
-        Alone {
-            results: if formed { results } else { Some(vec![Errno::EINVAL.to_res()]) },
-            formed,
-            given_up: formed && allowed >> sqe.opcode & 1 == 0,
-        }
+        let well = formed && !rings && !fixed && sqe.flags & !sqe_flags::ASYNC == 0;
+        let given_up = allowed >> (sqe.opcode & 63) & 1 == 0;
+        let results = match (well, formed && fixed && given_up) {
+            (true, _) => results,
+            // Refused for two reasons: nothing says which comes first.
+            (false, true) => Some(vec![Errno::EINVAL.to_res(), Errno::EOPNOTSUPP.to_res()]),
+            (false, false) => Some(vec![Errno::EINVAL.to_res()]),
+        };
+        Alone { results, formed: well, given_up: well && given_up }
     }
 
     /// SUB-2: each completion is of one entry that has none yet.
@@ -215,27 +223,18 @@ impl Judge {
     pub fn hear(&mut self, news: &Record) {
         for words in &news.accepted {
             let expected = self.expect(words);
-            self.expected.push_back(expected);
+            self.last = Some(expected.user_data);
+            self.expected.entry(expected.user_data).or_default().entries.push(expected);
         }
+        let (wide, circumstances) = (self.wide_cqe, self.circumstances);
         for words in &news.completed {
             let [a, b, c, d] = *words;
             let cqe = Cqe::from_words([a, b]);
-            let at = self.expected.iter().position(|one| self.allows(one, cqe, [c, d]));
-            let Some(at) = at else { panic!("SUB-2: {cqe:?} {:x?} is no entry's, of {:x?}", [c, d], self.expected) };
-            self.expected.remove(at);
+            let pairing = self.expected.entry(cqe.user_data).or_default();
+            let found = pairing
+                .hear((cqe, [c, d]), &|one: &Expected, done: &(Cqe, [u64; 2])| one.allows(done, wide, circumstances));
+            assert!(found, "SUB-2: {cqe:?} {:x?} is no entry's, of {pairing:x?}", [c, d]);
         }
-    }
-
-    fn allows(&self, one: &Expected, cqe: Cqe, extra: [u64; 2]) -> bool {
-        let extra_fits = !self.wide_cqe || extra == if cqe.res >= 0 { one.extra } else { [0; 2] };
-        let Circumstances { restricted, killed } = self.circumstances;
-        one.user_data == cqe.user_data
-            && cqe.flags == 0
-            && extra_fits
-            && !(one.skip_success && cqe.res >= 0)
-            && (one.results.as_ref().is_none_or(|results| results.contains(&cqe.res))
-                || (one.formed && restricted && cqe.res == Errno::EOPNOTSUPP.to_res())
-                || (one.formed && killed && cqe.res == Errno::ECANCELED.to_res()))
     }
 
     /// SUB-2: each entry has its completion, but for those that need none. `parked` says that the last was not accepted after all.
@@ -244,13 +243,32 @@ impl Judge {
     ///
     /// If one is missing.
     pub fn close(mut self, parked: bool) {
-        if parked {
-            self.expected.pop_back();
+        let last = self.last.and_then(|user_data| self.expected.get_mut(&user_data)?.entries.last_mut());
+        if let (true, Some(last)) = (parked, last) {
+            last.unfinished = true;
         }
-        let silent = |one: &Expected| {
-            one.skip_success && one.results.as_ref().is_none_or(|results| results.iter().any(|res| *res >= 0))
-        };
-        self.expected.retain(|one| !silent(one));
-        assert!(self.expected.is_empty(), "SUB-2: no completion for {:x?}", self.expected);
+        let (wide, circumstances) = (self.wide_cqe, self.circumstances);
+        for pairing in self.expected.values_mut() {
+            let lacking = pairing.lacking(Expected::may_be_silent, &|one, done| one.allows(done, wide, circumstances));
+            assert!(lacking.is_none(), "SUB-2: no completion for {lacking:x?}");
+        }
+    }
+}
+
+impl Expected {
+    fn allows(&self, (cqe, extra): &(Cqe, [u64; 2]), wide: bool, circumstances: Circumstances) -> bool {
+        let extra_fits = !wide || *extra == if cqe.res >= 0 { self.extra } else { [0; 2] };
+        let Circumstances { restricted, killed } = circumstances;
+        cqe.flags == 0
+            && extra_fits
+            && !(self.skip_success && cqe.res >= 0)
+            && (self.results.as_ref().is_none_or(|results| results.contains(&cqe.res))
+                || (self.formed && restricted && cqe.res == Errno::EOPNOTSUPP.to_res())
+                || (self.formed && killed && cqe.res == Errno::ECANCELED.to_res()))
+    }
+
+    fn may_be_silent(&self) -> bool {
+        let succeeds = self.results.as_ref().is_none_or(|results| results.iter().any(|res| *res >= 0));
+        self.unfinished || (self.skip_success && succeeds)
     }
 }

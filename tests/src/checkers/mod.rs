@@ -31,6 +31,8 @@ pub mod loom_mem;
 #[cfg(loom)]
 pub mod loom_run;
 #[cfg(not(loom))]
+mod pairing;
+#[cfg(not(loom))]
 pub mod probe;
 #[cfg(not(loom))]
 pub mod program;
