@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A queue that never runs dry: the submitter pushes as fast as the other side takes, with at most 256 operations in flight.
 //! The submitter is on one processor, the thread that serves it on another, and so for io_uring's.
+//!
+//! A worker that does nothing but null operations is done with them before the next are pushed, and is not saturated. One that
+//! copies 64 KiB for each is.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
 use io_uring::IoUring;
+use liburing_shm::opcode::{ReadFixed, Target};
 use liburing_shm::{CompletionQueue, Entry, Error, PushError, Ring, SharedSubmissionQueue, opcode};
 use sq_bench::cpu::{self, Pair};
 
@@ -42,6 +46,7 @@ pub(crate) fn rows(c: &mut Criterion, host: &Host) {
             theirs(&mut group, "io_uring NOP", SYSTEM, batch, || IoUring::new(2 * DEPTH).expect("an io_uring"));
         }
     }
+    saturated(&mut group, pair);
     for batch in BATCHES {
         group.throughput(Throughput::Elements(u64::from(batch) * 2));
         for home in &homes {
@@ -55,6 +60,17 @@ pub(crate) fn rows(c: &mut Criterion, host: &Host) {
     group.finish();
 }
 
+/// A queue of ours.
+trait Ours: Queue {
+    fn doorbells(&self) -> u64;
+}
+
+impl Ours for Ring {
+    fn doorbells(&self) -> u64 {
+        self.submitter().doorbells().0
+    }
+}
+
 fn theirs(group: &mut Group<'_>, name: &str, crosses: &str, batch: u32, setup: impl FnOnce() -> IoUring) {
     let (mut setup, mut queue) = (Some(setup), None);
     group.bench_function(id(name, crosses, batch), |b| {
@@ -64,7 +80,7 @@ fn theirs(group: &mut Group<'_>, name: &str, crosses: &str, batch: u32, setup: i
 }
 
 /// And counts doorbells.
-fn ours(group: &mut Group<'_>, name: &str, crosses: &str, batch: u32, setup: impl FnOnce() -> Ring) {
+fn ours<Q: Ours>(group: &mut Group<'_>, name: &str, crosses: &str, batch: u32, setup: impl FnOnce() -> Q) {
     let (mut setup, mut ring) = (Some(setup), None);
     let (mut batches_done, mut bells) = (0, 0);
     group.bench_function(id(name, crosses, batch), |b| {
@@ -72,9 +88,9 @@ fn ours(group: &mut Group<'_>, name: &str, crosses: &str, batch: u32, setup: imp
         b.iter_custom(|batches| {
             // The first batch wakes whoever serves it; what is counted is from then on.
             steady(ring, batch, 1);
-            let before = ring.submitter().doorbells().0;
+            let before = ring.doorbells();
             let time = steady(ring, batch, batches);
-            bells += ring.submitter().doorbells().0 - before;
+            bells += ring.doorbells() - before;
             batches_done += batches;
             time
         });
@@ -83,6 +99,45 @@ fn ours(group: &mut Group<'_>, name: &str, crosses: &str, batch: u32, setup: imp
         let row = format!("{name} ({crosses})");
         figure(GROUP, &row, batch, "doorbells/batch", bells as f64 / batches_done as f64);
         figure(GROUP, &row, batch, "doorbells/op", bells as f64 / batches_done as f64 / f64::from(batch));
+    }
+}
+
+/// A worker that has more to do than there is time for.
+fn saturated(group: &mut Group<'_>, pair: Pair) {
+    const BYTES: u32 = 64 << 10;
+    for home in homes(sq_ram::Ram::in_process(BYTES as usize).expect("a store in this process")) {
+        group.throughput(Throughput::Elements(32));
+        let name = format!("ring {} worker copying 64 KiB", home.name);
+        let setup = || {
+            let ring = || Ring::builder(2 * DEPTH).worker().pool(1, BYTES).build(&home.backend).expect("a ring");
+            Copying(cpu::on(pair.far, ring), ReadFixed::new(Target::Device, 0, 0, BYTES).build())
+        };
+        ours(group, &name, THREAD, 32, setup);
+    }
+}
+
+/// A ring whose operations are this one.
+struct Copying(Ring, Entry);
+
+impl Ours for Copying {
+    fn doorbells(&self) -> u64 {
+        self.0.doorbells()
+    }
+}
+
+impl Queue for Copying {
+    fn push(&mut self, count: u32) -> u32 {
+        let sq = self.0.submission();
+        (0..count).find(|_| sq.push(self.1).is_err()).unwrap_or(count)
+    }
+
+    fn submit(&mut self) {
+        Queue::submit(&mut self.0);
+    }
+
+    fn reap(&mut self) -> u32 {
+        let whole = |done| u32::from(good(&done) > 0);
+        self.0.completion().reap().map(whole).sum()
     }
 }
 

@@ -26,7 +26,7 @@ const GROUP: &str = "wake-up";
 const GAP: Duration = Duration::from_micros(100);
 /// A polling thread stays awake for a millisecond at least.
 const POLL_IDLE: Duration = Duration::from_millis(1);
-const POLL_GAP: Duration = Duration::from_millis(3);
+const POLL_GAP: Duration = Duration::from_millis(5);
 
 /// What is kept of a distribution.
 const PERCENTILES: [f64; 12] = [1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 100.0];

@@ -13,8 +13,9 @@ mod meter;
 use std::error::Error;
 use std::fs::OpenOptions;
 use std::hint::black_box;
-use std::io::{Read, Write};
+use std::io::{Read as _, Write as _};
 
+use liburing_shm::opcode::{Read, ReadFixed, Target};
 use liburing_shm::{Backend, Ring, opcode};
 
 use meter::{BATCHES, Phases, measure, phases};
@@ -32,6 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     array()?;
     command()?;
     bare_ring()?;
+    ram()?;
     Ok(())
 }
 
@@ -169,6 +171,38 @@ fn command() -> Result<(), Box<dyn Error>> {
     for batch in BATCHES {
         measure("base-uring_cmd", batch, || inline.round(batch, entry))?;
         measure("also base-uring_cmd by pointer", batch, || pointer.round(batch, entry))?;
+    }
+    Ok(())
+}
+
+/// 512 bytes read from /dev/sqram into this process's memory, or into the ring's own.
+fn ram() -> Result<(), Box<dyn Error>> {
+    const BYTES: u32 = 512;
+    let backend = Backend::device("/dev/sqram");
+    let builder = Ring::builder(meter::CHUNK / 2).cq_entries(meter::CHUNK).pool(1, 4096);
+    let (mut ring, device) = (builder.build(&backend)?, backend.open()?);
+    let mut buffer = [1u8; BYTES as usize];
+    let read = Read::new(Target::Device, buffer.as_mut_ptr(), BYTES).build();
+    for batch in BATCHES {
+        measure("ram/ring", batch, || {
+            for _ in 0..batch {
+                // SAFETY: the buffer stays, and nobody looks at it.
+                unsafe { ring.submission().push_raw(read) }.expect("the ring has room for a batch");
+            }
+            enter(&mut ring);
+            reap(&mut ring)
+        })?;
+        measure("ram/ring pool", batch, || {
+            for _ in 0..batch {
+                let read = ReadFixed::new(Target::Device, 0, 0, BYTES).build();
+                ring.submission().push(read).expect("the ring has room for a batch");
+            }
+            enter(&mut ring);
+            reap(&mut ring)
+        })?;
+        // SAFETY: as above.
+        let call = |_| u32::from(unsafe { device.issue_raw(&read) }.is_ok());
+        measure("ram/ioctl", batch, || (0..batch).map(call).sum())?;
     }
     Ok(())
 }

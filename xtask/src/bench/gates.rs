@@ -119,7 +119,7 @@ fn doorbells(from: &Sources) -> Vec<Gate> {
     let steady = |data: &Data, row: &str, what: &str| data.value("steady load", row, 32, what);
     let edge = |data: &Data, row: &str| data.value("wake-up", row, 1, "doorbells/edge");
     let (native, guest) = (&from.native, &from.guest);
-    let saturated = |value| Gate::at_most("doorbells, worker, saturated, an operation", value, 0.01, 0.01, number);
+    let saturated = |what, value| Gate::at_most(what, value, 0.01, 0.01, number);
     vec![
         Gate::exactly(
             "doorbells, polling, steady load, an operation",
@@ -129,8 +129,11 @@ fn doorbells(from: &Sources) -> Vec<Gate> {
         Gate::exactly("the same on the module", steady(guest, "ring /dev/sqnull poll", "doorbells/op"), 0.0),
         Gate::exactly("doorbells, caller, a batch", steady(native, "ring embedded caller", "doorbells/batch"), 1.0),
         Gate::exactly("the same on the module", steady(guest, "ring /dev/sqnull caller", "doorbells/batch"), 1.0),
-        saturated(steady(native, "ring embedded worker", "doorbells/op")),
-        saturated(steady(guest, "ring /dev/sqnull worker", "doorbells/op")),
+        saturated(
+            "doorbells, worker, saturated, an operation",
+            steady(native, "ring embedded worker copying 64 KiB", "doorbells/op"),
+        ),
+        saturated("the same on the module", steady(guest, "ring /dev/sqram worker copying 64 KiB", "doorbells/op")),
         Gate::exactly("doorbells, worker, idle to busy", edge(native, "ring embedded worker one way"), 1.0),
         Gate::exactly("the same on the module", edge(guest, "ring /dev/sqnull worker one way"), 1.0),
         Gate::exactly("doorbells, polling, asleep to busy", edge(native, "ring embedded poll asleep one way"), 1.0),

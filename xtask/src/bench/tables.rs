@@ -135,7 +135,7 @@ pub(crate) fn insns(from: &Sources) -> String {
         .collect();
     if !rows.is_empty() {
         text.push('\n');
-        text.push_str(&table(&["of other drivers", "batch 1", "8", "32", "128"], &rows));
+        text.push_str(&table(&["512 bytes read by the ram driver", "batch 1", "8", "32", "128"], &rows));
     }
     text
 }

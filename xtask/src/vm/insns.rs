@@ -58,8 +58,12 @@ impl Counts {
 
     /// In their order.
     pub(crate) fn doors(&self) -> Vec<String> {
-        let mut doors: Vec<String> = self.0.iter().map(|(door, ..)| door.clone()).collect();
-        doors.dedup();
+        let mut doors: Vec<String> = Vec::new();
+        for (door, ..) in &self.0 {
+            if !doors.contains(door) {
+                doors.push(door.clone());
+            }
+        }
         doors
     }
 
