@@ -40,10 +40,23 @@ pub(crate) fn rows(c: &mut Criterion, _: &Host) {
             for home in &homes {
                 let ring = || Ring::builder(entries).build(&home.backend).expect("a ring");
                 let id = id(format_args!("ring {} caller", home.name), home.crosses, entries);
-                row(&mut group, id, ring, |ring| round(ring, batch));
+                row(
+                    &mut group,
+                    id,
+                    || touched(ring(), 2 * entries / batch, |ring| round(ring, batch)),
+                    |ring| round(ring, batch),
+                );
             }
             let bare = || Bare::new(entries as usize);
-            row(&mut group, id("bare ring", CALL, entries), bare, |ring| ring.round::<Snapshot>(batch));
+            let bare_round = |ring: &mut Bare| {
+                ring.round::<Snapshot>(batch);
+            };
+            row(
+                &mut group,
+                id("bare ring", CALL, entries),
+                || touched(bare(), entries / batch, bare_round),
+                bare_round,
+            );
         }
         group.finish();
     }
@@ -55,13 +68,19 @@ fn each<T>(
     id: criterion::BenchmarkId,
     count: usize,
     make: impl Fn() -> T,
-    mut round: impl FnMut(&mut T),
+    round: impl Fn(&mut T),
 ) {
-    let all = || ((0..count).map(|_| make()).collect::<Vec<T>>(), 0);
+    let all = || ((0..count).map(|_| touched(make(), 2, &round)).collect::<Vec<T>>(), 0);
     row(group, id, all, |(all, next)| {
         round(&mut all[*next]);
         *next = if *next + 1 == count { 0 } else { *next + 1 };
     });
+}
+
+/// A ring all of whose pages are there: `rounds` take it once around.
+fn touched<T>(mut ring: T, rounds: u32, round: impl Fn(&mut T)) -> T {
+    (0..rounds).for_each(|_| round(&mut ring));
+    ring
 }
 
 /// A device's ring is an open file.

@@ -95,7 +95,7 @@ impl Data {
         passes(all(of).into_iter().filter_map(apart).collect()).map(|passes| passes.median)
     }
 
-    /// The rows of a group in their order, with what they cross.
+    /// The rows of a group, ours first, with what they cross.
     pub(crate) fn rows(&self, group: &str, what: &str) -> Vec<(String, String)> {
         let mut rows: Vec<(String, String)> = Vec::new();
         for figure in self.0.iter().filter(|figure| figure.group == group && figure.what == what) {
@@ -103,10 +103,13 @@ impl Data {
                 rows.push((figure.row.clone(), figure.crosses.clone()));
             }
         }
+        rows.sort_by_key(|(row, _)| {
+            !["ring ", "ioctl door ", "uring_cmd /dev/sq"].iter().any(|ours| row.starts_with(ours))
+        });
         rows
     }
 
-    /// The largest spread between passes, with the row that it is in.
+    /// How far the passes of each row are apart, the least first.
     pub(crate) fn spreads(&self) -> Vec<f64> {
         let mut spreads: Vec<f64> = Vec::new();
         let mut seen: Vec<(&str, &str, &str)> = Vec::new();

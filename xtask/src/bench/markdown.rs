@@ -11,11 +11,15 @@ pub(crate) const NONE: &str = "–";
 /// Passes that are further apart than this part of their median say so.
 const NOTABLE: f64 = 0.10;
 
-/// A table; the first column is text, the others are numbers.
+/// A column of text, besides the first.
+pub(crate) const CROSSES: &str = "crosses";
+
+/// A table; the first column and [`CROSSES`] are text, the others are numbers.
 pub(crate) fn table<S: AsRef<str>>(head: &[S], rows: &[Vec<String>]) -> String {
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
     let head: Vec<String> = head.iter().map(|cell| cell.as_ref().to_owned()).collect();
-    let rule: Vec<&str> = (0..head.len()).map(|n| if n == 0 { "---" } else { "---:" }).collect();
+    let side = |(n, cell): (usize, &String)| if n == 0 || cell == CROSSES { "---" } else { "---:" };
+    let rule: Vec<&str> = head.iter().enumerate().map(side).collect();
     let body: String = rows.iter().map(|row| line(row)).collect();
     format!("{}|{}|\n{body}", line(&head), rule.join("|"))
 }
@@ -50,7 +54,7 @@ fn grouped(value: f64) -> String {
 }
 
 pub(crate) fn times(value: f64) -> String {
-    format!("{value:.2} x")
+    if value < 10.0 { format!("{value:.2} x") } else { format!("{} x", number(value)) }
 }
 
 pub(crate) fn or_none(value: Option<String>) -> String {

@@ -3,7 +3,7 @@
 
 use super::data::{Data, GBS, NS, Passes};
 use super::facts::{Facts, SKIPPED};
-use super::markdown::{NONE, number, or_none, passes, table, text_table, times};
+use super::markdown::{CROSSES, NONE, number, or_none, passes, table, text_table, times};
 use super::report::Sources;
 use super::{END_TO_END, WITH, WITHOUT};
 
@@ -31,7 +31,7 @@ fn grid(data: &Data, group: &str, what: &str, parameters: &[u32], show: fn(Passe
 }
 
 fn head(first: &str, parameters: impl IntoIterator<Item = impl ToString>) -> Vec<String> {
-    [first.to_owned(), "crosses".to_owned()].into_iter().chain(parameters.into_iter().map(|p| p.to_string())).collect()
+    [first.to_owned(), CROSSES.to_owned()].into_iter().chain(parameters.into_iter().map(|p| p.to_string())).collect()
 }
 
 fn whole(data: &Data, group: &str, what: &str, title: &str, parameters: &[u32], show: fn(Passes) -> String) -> String {
