@@ -187,16 +187,23 @@ fn functions(calls: &Data, what: &str) -> Vec<Vec<String>> {
     rows.sort_by(|(_, a), (_, b)| b[1].total_cmp(&a[1]).then(b[0].total_cmp(&a[0])));
     rows.into_iter()
         .map(|(function, counts)| {
-            let name = why(&function).map_or_else(|| format!("`{function}`"), |why| format!("`{function}`: {why}"));
+            let name =
+                why(what, &function).map_or_else(|| format!("`{function}`"), |why| format!("`{function}`: {why}"));
             [name].into_iter().chain(counts.map(number)).collect()
         })
         .collect()
 }
 
-/// What a fence, a locked instruction or an indirect call is there for.
-fn why(function: &str) -> Option<&'static str> {
-    Some(match function {
-        "the process" => "its own code and its libraries",
+/// What a fence, a locked instruction or an indirect call is there for. What nobody has explained yet stands by its name alone.
+fn why(what: &str, function: &str) -> Option<&'static str> {
+    Some(match (what, function) {
+        ("locked", "the process") => "it counts its doorbell; the fence between cq_head and CQ_BLOCKED (CQ-2)",
+        ("locked", "kmod_sq::ring::Ring::bell") => "takes the drain, and gives it back (BELL-5)",
+        ("locked", "_raw_spin_lock_irqsave") => "the completion lock, once a batch",
+        ("locked", "sq_copy_entry") => "copy_from_user's barrier against speculation",
+        ("indirect", "the process") => "the backend, chosen at run time",
+        ("indirect", "kmod_sq::ring::Ring::bell" | "sq_door_issue") => "the driver, once an operation",
+        ("indirect", "__x64_sys_ioctl") => "the kernel's way to a file's ioctl",
         _ => return None,
     })
 }
