@@ -126,8 +126,8 @@ impl<H: Host> Ring<H> {
         self.cancel_everything();
         self.await_quiet(deadline, |ring| {
             ring.cq.with(|cq| {
-                cq.wake_when_idle();
-                cq.requests.inflight() == 0
+                cq.wake_when_idle(&self.mem, &self.posted);
+                self.posted.inflight() == 0
             })
         })
     }

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The completion side: everything that the completion lock protects.
 //!
-//! Slots of the completion queue are accounted for privately (CQ-5): at every step
-//! `free + reserved + unreaped = entries`, where `reserved` counts the slots of requests in flight, of inline
-//! completions not yet written, and of the drain owner's stash. `free` is what is left over, never stored.
+//! Slots of the completion queue are accounted for privately (CQ-5): at every step `free + reserved + unreaped = entries`,
+//! where `reserved` counts the slots of requests in flight, of inline completions not yet posted, and of the drain owner's stash.
+//! What is stored is `promised`, the count at which `tail` arrives when all of them are posted: so posting moves a slot from one to
+//! the other by nothing but `tail` ([`Posted`]). `free` is what is left over.
 
 use sq_uapi::consts::cq_flags;
-use sq_uapi::{Cqe, Errno, KernelMem, KernelWord, SqStats, UserWord};
+use sq_uapi::{Cqe, CqePlace, Errno, Fence, KernelMem, SqStats, UserWord};
 
 use crate::host::{Host, Notify};
 use crate::look::Look;
+use crate::posted::{Posted, low};
 use crate::request::Requests;
 
 /// Why the drain owner left entries behind.
@@ -41,14 +43,11 @@ pub(crate) fn cqe_words(user_data: u64, res: i32, extra: [u64; 2]) -> CqeWords {
 /// What the completion lock protects.
 pub(crate) struct Cq<H: Host> {
     entries: u32,
-    /// Completions posted, free-running. The shared `cq_tail` is written from it and never read (IDX-2).
-    tail: u32,
     /// `cq_head` as of the last look, always within `tail - entries ..= tail`.
     head: u32,
-    /// Slots that are promised.
-    reserved: u32,
-    /// Waiters sleep until `tail` reaches this. They set it under the lock that posting holds, so no fence is needed
-    /// (BELL-4): either the waiter sees the completion, or the poster sees the waiter.
+    /// `tail` once every slot that is promised has its completion.
+    promised: u32,
+    /// Waiters sleep until so many completions are shown.
     wake_at: Option<u32>,
     /// Somebody waits for the ring to be idle.
     idle_waiter: bool,
@@ -56,12 +55,10 @@ pub(crate) struct Cq<H: Host> {
     polled: bool,
     /// An eventfd is registered.
     eventfd: bool,
-    /// Whether any of these four is set.
-    watched: bool,
+    /// Completions that watchers have been told of.
+    told: u32,
     /// Why the drain owner left entries behind, if it did.
     pub(crate) stall: Stall,
-    /// Entries consumed, as of the last flush.
-    pub(crate) sq_head: u32,
     pub(crate) requests: Requests<H>,
     pub(crate) stats: SqStats,
 }
@@ -70,16 +67,14 @@ impl<H: Host> Cq<H> {
     pub(crate) fn new(entries: u32, requests: Requests<H>) -> Self {
         Self {
             entries,
-            tail: 0,
             head: 0,
-            reserved: 0,
+            promised: 0,
             wake_at: None,
             idle_waiter: false,
             polled: false,
             eventfd: false,
-            watched: false,
+            told: 0,
             stall: Stall::None,
-            sq_head: 0,
             requests,
             stats: SqStats::default(),
         }
@@ -87,22 +82,25 @@ impl<H: Host> Cq<H> {
 
     /// Loads `cq_head`, once, and accepts it if it moved forward within the window (IDX-3). Returns the completions not yet
     /// reaped.
-    pub(crate) fn look(&mut self, mem: &H::Mem) -> Result<u32, OutOfWindow> {
+    pub(crate) fn look(&mut self, mem: &H::Mem, posted: &Posted) -> Result<u32, OutOfWindow> {
+        // What is shown is shown to the reaper by now: the count comes first, or reaped ones were counted.
+        let shown = low(posted.shown());
         let head = mem.load_user(UserWord::CqHead);
-        let moved = head.wrapping_sub(self.head);
-        if moved > self.tail.wrapping_sub(self.head) {
+        // After `cq_head`, so that it is not behind an honest one.
+        let tail = low(posted.tail());
+        if head.wrapping_sub(self.head) > tail.wrapping_sub(self.head) {
             return Err(OutOfWindow);
         }
         self.head = head;
-        Ok(self.tail.wrapping_sub(head))
+        // A quick reaper may be ahead of `shown`.
+        Ok(u32::try_from(shown.wrapping_sub(head).cast_signed()).unwrap_or(0))
     }
 
     /// Slots that are neither promised nor unreaped, as of the last look.
     fn free(&self) -> u32 {
-        let unreaped = self.tail.wrapping_sub(self.head);
-        let free = self.entries.checked_sub(unreaped).and_then(|n| n.checked_sub(self.reserved));
-        debug_assert!(free.is_some(), "CQ-5");
-        free.unwrap_or(0)
+        let taken = self.promised.wrapping_sub(self.head);
+        debug_assert!(taken <= self.entries, "CQ-5");
+        self.entries.saturating_sub(taken)
     }
 
     /// Whether entries wait for slots and, as of the last look, there are none. If there are, the ring is on its way: whoever freed
@@ -114,46 +112,44 @@ impl<H: Host> Cq<H> {
     /// Reserves every free slot, as of the last look, and says how many that were.
     pub(crate) fn reserve_all(&mut self) -> u32 {
         let free = self.free();
-        self.reserved = self.reserved.saturating_add(free);
+        self.promised = self.promised.wrapping_add(free);
         free
     }
 
     /// Gives a reserved slot back unused.
     pub(crate) fn unreserve(&mut self) {
-        debug_assert!(self.reserved > 0, "CQ-5");
-        self.reserved = self.reserved.saturating_sub(1);
+        self.promised = self.promised.wrapping_sub(1);
     }
 
-    /// Writes completions into reserved slots. They are not visible before [`Cq::publish`].
-    #[inline]
-    pub(crate) fn post(&mut self, mem: &H::Mem, completions: &[CqeWords]) {
-        mem.write_cqes(self.tail, completions);
-        // At most a batch.
-        let count = u32::try_from(completions.len()).unwrap_or(0);
-        debug_assert!(self.reserved >= count, "CQ-5");
-        self.reserved = self.reserved.wrapping_sub(count);
-        self.tail = self.tail.wrapping_add(count);
-        self.stats.completions = self.stats.completions.wrapping_add(count.into());
+    /// Posts completions into reserved slots, and makes them visible (IDX-4).
+    pub(crate) fn post(&mut self, mem: &H::Mem, posted: &Posted, mut completions: &[CqeWords]) {
+        let mut tail = posted.tail();
+        while !completions.is_empty() {
+            // Up to where the array ends, and then from its start.
+            let mut rest = completions.iter();
+            for (place, words) in mem.cqe_run(low(tail), u32::MAX).zip(rest.by_ref()) {
+                place.write_wide(*words);
+                tail = tail.wrapping_add(1);
+            }
+            completions = rest.as_slice();
+        }
+        debug_assert!(self.promised.wrapping_sub(low(tail)) <= self.entries, "CQ-5");
+        posted.show(mem, tail);
     }
 
-    /// Makes what was posted visible, once a batch (IDX-4).
-    #[inline]
-    pub(crate) fn publish(&mut self, mem: &H::Mem) {
-        mem.store_kernel(KernelWord::CqTail, self.tail);
-    }
-
-    /// Whom to wake after completions were `posted`, and those who wait for the ring to be idle if they have to `look_idle`. It looks
+    /// Whom to wake after something may have been posted, and those who wait for the ring to be idle if they have to `look_idle`. It looks
     /// neither at `cq_head` nor at emptiness (BELL-4).
     #[inline]
-    pub(crate) fn whom(&mut self, mem: &H::Mem, posted: bool, look_idle: bool) -> Notify {
-        if self.watched { self.watchers(mem, posted, look_idle) } else { Notify::default() }
+    pub(crate) fn whom(&mut self, mem: &H::Mem, posted: &Posted, look_idle: bool) -> Notify {
+        if posted.is_watched() { self.watchers(mem, posted, look_idle) } else { Notify::default() }
     }
 
     #[inline(never)]
-    fn watchers(&mut self, mem: &H::Mem, posted: bool, look_idle: bool) -> Notify {
+    fn watchers(&mut self, mem: &H::Mem, posted: &Posted, look_idle: bool) -> Notify {
         let mut notify = Notify::default();
-        if posted {
-            let due = self.wake_at.is_some_and(|at| self.tail.wrapping_sub(at).cast_signed() >= 0);
+        let shown = low(posted.shown());
+        if core::mem::replace(&mut self.told, shown) != shown {
+            let due = self.wake_at.is_some_and(|at| shown.wrapping_sub(at).cast_signed() >= 0);
             if due {
                 self.wake_at = None;
                 self.stats.wakeups = self.stats.wakeups.wrapping_add(1);
@@ -163,12 +159,24 @@ impl<H: Host> Cq<H> {
         }
         // They are forgotten: those who go on waiting say so again.
         notify.waiters |= look_idle && core::mem::take(&mut self.idle_waiter);
-        self.watch();
+        self.watch(posted);
         notify
     }
 
-    fn watch(&mut self) {
-        self.watched = self.wake_at.is_some() || self.idle_waiter || self.polled || self.eventfd;
+    /// Says whether anybody watches.
+    fn watch(&mut self, posted: &Posted) {
+        let watched = self.wake_at.is_some() || self.idle_waiter || self.polled || self.eventfd;
+        if watched && !posted.is_watched() {
+            // Nobody asked to be told of these.
+            self.told = low(posted.shown());
+        }
+        posted.watch(watched);
+    }
+
+    /// Says that somebody watches from now on; what whoever it is looks at afterwards is not older than what is told (BELL-4).
+    fn begin_watch(&mut self, mem: &H::Mem, posted: &Posted) {
+        self.watch(posted);
+        mem.kernel_fence(Fence::WatchKernel);
     }
 
     /// Counts an entry that got `errno` from the framework.
@@ -184,32 +192,34 @@ impl<H: Host> Cq<H> {
         }
     }
 
-    /// Has [`Cq::whom`] name waiters once `unreaped` completions are there. For waiters, who then sleep.
-    pub(crate) fn wake_when(&mut self, unreaped: u32) {
+    /// Has [`Cq::whom`] name waiters once `unreaped` completions are there, and, if they want that, once the ring may be idle. For
+    /// waiters, who then look again and sleep.
+    pub(crate) fn wake_when(&mut self, mem: &H::Mem, posted: &Posted, unreaped: u32, idle: bool) {
         let at = self.head.wrapping_add(unreaped);
         let earlier = self.wake_at.is_none_or(|old| at.wrapping_sub(old).cast_signed() < 0);
         if earlier {
             self.wake_at = Some(at);
         }
-        self.watch();
+        self.idle_waiter |= idle;
+        self.begin_watch(mem, posted);
     }
 
-    /// Has [`Cq::whom`] name waiters once, when they have to look.
-    pub(crate) fn wake_when_idle(&mut self) {
+    /// Has [`Cq::whom`] name waiters once, when they have to look whether the ring is idle.
+    pub(crate) fn wake_when_idle(&mut self, mem: &H::Mem, posted: &Posted) {
         self.idle_waiter = true;
-        self.watch();
+        self.begin_watch(mem, posted);
     }
 
     /// Has every batch wake pollers from now on.
-    pub(crate) fn wake_pollers(&mut self) {
+    pub(crate) fn wake_pollers(&mut self, mem: &H::Mem, posted: &Posted) {
         self.polled = true;
-        self.watch();
+        self.begin_watch(mem, posted);
     }
 
     /// Has every batch signal the eventfd, or none.
-    pub(crate) fn signal_eventfd(&mut self, signal: bool) {
+    pub(crate) fn signal_eventfd(&mut self, mem: &H::Mem, posted: &Posted, signal: bool) {
         self.eventfd = signal;
-        self.watch();
+        self.begin_watch(mem, posted);
     }
 
     /// Whether an eventfd is registered.
@@ -217,20 +227,22 @@ impl<H: Host> Cq<H> {
         self.eventfd
     }
 
-    /// The counters.
-    pub(crate) fn stats(&self) -> SqStats {
-        SqStats { inflight: self.requests.inflight().into(), ..self.stats }
-    }
-
     /// The private indices, for people.
-    pub(crate) fn indices(&self, look: Look) -> Look {
-        Look { cq_head: self.head, cq_tail: self.tail, reserved: self.reserved, ..look }
+    pub(crate) fn indices(&self, posted: &Posted, look: Look) -> Look {
+        let tail = low(posted.tail());
+        Look {
+            sq_head: low(posted.consumed()),
+            cq_head: self.head,
+            cq_tail: tail,
+            reserved: self.promised.wrapping_sub(tail),
+            ..look
+        }
     }
 
     /// Checks CQ-5's parts against each other; for tests.
-    pub(crate) fn balanced(&self) -> bool {
-        let unreaped = self.tail.wrapping_sub(self.head);
-        self.reserved.checked_add(unreaped).is_some_and(|sum| sum <= self.entries)
-            && self.requests.inflight() <= self.reserved
+    pub(crate) fn balanced(&self, posted: &Posted) -> bool {
+        let tail = low(posted.tail());
+        let (reserved, unreaped) = (self.promised.wrapping_sub(tail), tail.wrapping_sub(self.head));
+        reserved.checked_add(unreaped).is_some_and(|sum| sum <= self.entries) && posted.inflight() <= reserved
     }
 }

@@ -28,7 +28,7 @@ use sq_uapi::{Errno, load_entry};
 
 use crate::host::HostFile;
 use crate::issue::LEAST;
-use crate::parse::{Accepts, Bytes, Parsed, is_bare};
+use crate::parse::{Accepts, Bytes, NOP, Parsed, is_bare};
 use crate::snapshot::Snapshot;
 use crate::{accept, ix};
 
@@ -163,15 +163,13 @@ pub enum Source<'a> {
 pub struct Doors {
     driver: Bound,
     accepts: Accepts,
-    bare: u64,
 }
 
 impl Doors {
     /// The doors of `driver`.
     #[must_use]
     pub const fn new(driver: Bound) -> Self {
-        let accepts = Accepts::alone(driver.opcodes(), driver.files());
-        Self { driver, accepts, bare: accepts.bare() }
+        Self { driver, accepts: Accepts::alone(driver.opcodes(), driver.files()) }
     }
 
     /// From the snapshot to the driver's answer.
@@ -192,7 +190,8 @@ impl Doors {
             Source::User(addr) => unsafe { C::copy_entry((&raw mut op.sqe).cast(), addr) }?,
         }
         let [a, b, c, d, e, f, g, h, ..] = op.sqe;
-        if !is_bare(&[a, b, c, d, e, f, g, h], self.bare & allowed) {
+        let [nop, ..] = NOP;
+        if !is_bare(&[a, b, c, d, e, f, g, h], nop) || !self.accepts.with(allowed).bare() {
             self.accept::<C>(op, file, allowed)?;
         }
         self.driver.begin();
@@ -209,9 +208,7 @@ impl Doors {
         if needs_ring(word0 & 0xff) {
             return Err(Errno::EINVAL);
         }
-        let mut accepts = self.accepts;
-        accepts.restrict(allowed);
-        let parsed = Parsed::new(snapshot, &accepts, false)?;
+        let parsed = Parsed::new(snapshot, &self.accepts.with(allowed), false)?;
         if parsed.bytes() == Bytes::Pool {
             return Err(Errno::EINVAL);
         }

@@ -16,8 +16,9 @@ use sq_uapi::consts::sq_state;
 use sq_uapi::{Fence, KernelMem, UserWord};
 
 use crate::host::{Host, Lock, Notify};
-use crate::ring::{Mode, Ring, stop};
-use crate::sq::{Sq, pass, set_state};
+use crate::posted::low;
+use crate::ring::{Mode, Ring, count, stop};
+use crate::sq::{Sq, pass, set_state, short_pass};
 use crate::sync::{Ordering, at};
 
 pub(crate) const FREE: u32 = 0;
@@ -108,7 +109,7 @@ impl<H: Host> Ring<H> {
             if again && bound > 0 {
                 continue;
             }
-            match owner.release() {
+            match owner.leave(end) {
                 None => {
                     if end == End::Elsewhere {
                         // Now that the drain is free for whoever comes.
@@ -132,13 +133,14 @@ impl<H: Host> Ring<H> {
 
 impl<H: Host> Owner<'_, H> {
     /// Counts a doorbell.
+    #[inline]
     pub(crate) fn ring_bell(&mut self) {
-        self.sq.doorbells = self.sq.doorbells.wrapping_add(1);
+        count(&self.ring.tally.doorbells);
     }
 
     /// Counts a doorbell that nobody needed: entries are there, and nobody said so.
     pub(crate) fn count_avoided(&mut self) {
-        self.sq.avoided = self.sq.avoided.wrapping_add(1);
+        count(&self.ring.tally.avoided);
     }
 
     /// Lets go of opcodes for good.
@@ -146,8 +148,13 @@ impl<H: Host> Owner<'_, H> {
         self.sq.restrict(allowed);
     }
 
-    /// Consumes up to `bound` entries.
+    /// Consumes what is published, if nothing is in the way: how much, and whether it is all.
     #[inline(always)]
+    pub(crate) fn run_short(&mut self) -> (u32, bool) {
+        short_pass(self.ring, self.sq)
+    }
+
+    /// Consumes up to `bound` entries.
     pub(crate) fn run(&mut self, bound: u32) -> (u32, End) {
         let (consumed, end) = pass(self.ring, self.sq, bound);
         if end == End::Stopped {
@@ -188,22 +195,30 @@ impl<H: Host> Owner<'_, H> {
 
     /// Whether no entry is there, as of this look.
     pub(crate) fn is_empty(&self) -> bool {
-        self.ring.mem.load_user(UserWord::SqTail) == self.sq.head
+        self.ring.mem.load_user(UserWord::SqTail) == low(self.sq.head)
     }
 
-    /// Lets go, unless somebody rang meanwhile (BELL-5): then the caller is still the owner and looks again.
+    /// Lets go, unless somebody rang meanwhile (BELL-5): then the caller is still the owner and looks again. QUIESCE rings too: whoever
+    /// has then found the ring stopped tells it, by [`Owner::leave`].
     #[inline]
     pub(crate) fn release(self) -> Option<Self> {
         // Release: what this owner did comes before the next owner. Acquire, in the swap: the tail (or the stop) of whoever
         // set REDRAIN is visible.
         if self.ring.drain.compare_exchange(OWNED, FREE, at!(DrainRelease, Release), Ordering::Relaxed).is_ok() {
-            if self.ring.stopped() & stop::QUIESCED != 0 {
-                self.ring.tell_quiescer();
-            }
             return None;
         }
         self.ring.drain.swap(OWNED, at!(DrainAgain, Acquire));
         Some(self)
+    }
+
+    /// As [`Owner::release`], after a look that found `end`.
+    pub(crate) fn leave(self, end: End) -> Option<Self> {
+        let ring = self.ring;
+        let back = self.release();
+        if back.is_none() && end == End::Stopped {
+            ring.tell_quiescer();
+        }
+        back
     }
 
     /// Lets go for good; the caller has a worker look again.

@@ -4,9 +4,10 @@
 use sq_uapi::consts::enter_flags;
 use sq_uapi::{Errno, KernelMem, SqEnter, UserWord};
 
-use crate::cq::{OutOfWindow, Stall};
-use crate::drain::End;
+use crate::cq::{Cq, OutOfWindow, Stall};
+use crate::drain::{End, Owner};
 use crate::host::{Host, Lock, Waited};
+use crate::posted::low;
 use crate::ring::{Mode, Ring, stop};
 
 /// Not an outcome of a wait: an entry needs this process, so the waiter drains, and waits on (WAIT-1).
@@ -21,13 +22,22 @@ impl<H: Host> Ring<H> {
     /// there to reap.
     #[inline(always)]
     pub fn doorbell(&self) -> Result<u32, Errno> {
-        self.accepting()?;
-        let consumed = self.bell();
-        if consumed > 0 {
-            return Ok(consumed);
+        match self.bell()? {
+            0 => self.nothing_consumed(),
+            consumed => Ok(consumed),
         }
-        // The look comes first: what it finds reaped is free.
-        match self.cq.with(|cq| cq.look(&self.mem).map(|unreaped| unreaped == 0 && cq.is_blocked())) {
+    }
+
+    /// Why a doorbell consumed nothing, if that is an error.
+    #[inline(never)]
+    fn nothing_consumed(&self) -> Result<u32, Errno> {
+        self.accepting()?;
+        let look = |cq: &mut Cq<H>| {
+            // The look comes first: what it finds reaped is free.
+            let unreaped = cq.look(&self.mem, &self.posted)?;
+            Ok(unreaped == 0 && cq.is_blocked())
+        };
+        match self.cq.with(look) {
             Ok(true) => Err(Errno::EBUSY),
             Ok(false) => Ok(0),
             Err(out) => {
@@ -54,8 +64,7 @@ impl<H: Host> Ring<H> {
         {
             return Err(Errno::EINVAL);
         }
-        self.accepting()?;
-        enter.consumed = self.bell();
+        enter.consumed = self.bell_apart()?;
         enter.wait_result = if enter.min_complete > 0 { self.wait(enter) } else { 0 };
         Ok(enter.consumed)
     }
@@ -69,23 +78,60 @@ impl<H: Host> Ring<H> {
     }
 
     /// Drains in the caller's context, or wakes who drains.
-    #[inline]
-    fn bell(&self) -> u32 {
+    #[inline(always)]
+    fn bell(&self) -> Result<u32, Errno> {
         if self.geometry.mode != Mode::Caller {
-            // A waiter rings as well, and wakes nobody if all that was published is consumed.
-            if self.count_bell() {
-                H::work(self);
-            }
-            return 0;
+            return self.bell_elsewhere();
         }
         let Some(mut owner) = self.own() else {
             // The owner looks again before it lets go.
+            self.accepting()?;
             self.count_bell();
-            return 0;
+            return Ok(0);
         };
         owner.ring_bell();
-        let mut bound = self.geometry.sq_entries;
-        let mut total = 0u32;
+        let (consumed, all) = owner.run_short();
+        if !all {
+            return self.drain(owner, consumed);
+        }
+        match owner.release() {
+            None => Ok(consumed),
+            Some(owner) => self.drain(owner, consumed),
+        }
+    }
+
+    #[inline(never)]
+    fn bell_apart(&self) -> Result<u32, Errno> {
+        self.bell()
+    }
+
+    /// The doorbell of a ring that its callers do not drain.
+    #[inline(never)]
+    fn bell_elsewhere(&self) -> Result<u32, Errno> {
+        self.accepting()?;
+        // A waiter rings as well, and wakes nobody if all that was published is consumed.
+        if self.count_bell() {
+            H::work(self);
+        }
+        Ok(0)
+    }
+
+    /// Drains in the caller's context, which has consumed so many already. Returns how many it consumed.
+    #[inline(never)]
+    fn drain(&self, mut owner: Owner<'_, H>, mut total: u32) -> Result<u32, Errno> {
+        if total == 0
+            && let Err(errno) = self.accepting()
+        {
+            // Asked before anything is left undone for it: a ring that is enabled a moment later has not heard this doorbell.
+            owner.cancel_late();
+            if let Some(back) = owner.leave(End::Stopped) {
+                back.abandon();
+                H::work(self);
+            }
+            return Err(errno);
+        }
+        // At least 1, so that a storm of doorbells from other threads cannot keep this one here.
+        let mut bound = self.geometry.sq_entries.saturating_sub(total).max(1);
         loop {
             let (consumed, end) = owner.run(bound);
             // At most twice the length of the queue.
@@ -94,12 +140,12 @@ impl<H: Host> Ring<H> {
                 // Also the way out of CQ_BLOCKED.
                 owner.go_idle();
             }
-            owner = match owner.release() {
+            owner = match owner.leave(end) {
                 None if end == End::Bound => break,
-                None => return total,
+                None => return Ok(total),
                 Some(back) => back,
             };
-            // At least 1, so that a storm of doorbells from other threads cannot keep this one here.
+            // As above.
             bound = bound.saturating_sub(consumed.max(1));
             if bound == 0 {
                 owner.abandon();
@@ -108,14 +154,14 @@ impl<H: Host> Ring<H> {
         }
         // BELL-3: entries are left, and this call has done its share.
         H::work(self);
-        total
+        Ok(total)
     }
 
     /// Counts a doorbell. Whether entries are left, as of the last flush.
     fn count_bell(&self) -> bool {
         self.cq.with(|cq| {
             cq.stats.doorbells = cq.stats.doorbells.wrapping_add(1);
-            self.mem.load_user(UserWord::SqTail) != cq.sq_head
+            !self.is_drained()
         })
     }
 
@@ -163,13 +209,18 @@ impl<H: Host> Ring<H> {
         }
     }
 
+    /// Whether every entry is consumed: those that are have a completion by now, or are in flight.
+    fn is_drained(&self) -> bool {
+        self.mem.load_user(UserWord::SqTail) == low(self.posted.consumed())
+    }
+
     /// WAIT-1: whether a wait is over. If not, whoever posts the last completion wanted has been told to wake.
     fn awaited(&self, goal: u32, idle_ends: bool) -> Option<Result<(), Errno>> {
         if self.stopped() != 0 {
             return Some(self.accepting());
         }
-        let looked: Result<_, OutOfWindow> = self.cq.with(|cq| {
-            let unreaped = cq.look(&self.mem)?;
+        let over = |cq: &mut Cq<H>| -> Result<_, OutOfWindow> {
+            let unreaped = cq.look(&self.mem, &self.posted)?;
             if unreaped >= goal {
                 return Ok(Some(Ok(())));
             }
@@ -181,17 +232,17 @@ impl<H: Host> Ring<H> {
                 cq.stall = Stall::None;
                 return Ok(Some(Err(NEED_ENTER)));
             }
-            if idle_ends {
-                // Whether a drain still runs does not matter: it publishes its head together with what it completed, under
-                // this lock, so what is not counted here is in flight or done.
-                let empty = self.mem.load_user(UserWord::SqTail) == cq.sq_head;
-                if empty && cq.requests.inflight() == 0 {
-                    return Ok(Some(Ok(())));
-                }
-                cq.wake_when_idle();
+            // In this order, see `Posted::consumed`. Whether a drain still runs does not matter.
+            let idle = idle_ends && self.is_drained() && self.posted.inflight() == 0;
+            Ok(idle.then_some(Ok(())))
+        };
+        let looked = self.cq.with(|cq| {
+            if let Some(outcome) = over(cq)? {
+                return Ok(Some(outcome));
             }
-            cq.wake_when(goal);
-            Ok(None)
+            // A poster without the lock either sees this, or has shown by now what it posted (BELL-4).
+            cq.wake_when(&self.mem, &self.posted, goal, idle_ends);
+            over(cq)
         });
         // The caller breaks the ring.
         looked.unwrap_or(Some(Err(Errno::EBADFD)))

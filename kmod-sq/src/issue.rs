@@ -9,7 +9,7 @@ use sq_uapi::Errno;
 
 use crate::host::{Event, Host, HostFile, Lock};
 use crate::parse::{Bytes, Parsed};
-use crate::request::{Identity, NONE};
+use crate::request::{Identity, Meanwhile, NONE};
 use crate::ring::Ring;
 use crate::snapshot::Snapshot;
 use crate::sq::{Intake, SKIP_SUCCESS};
@@ -50,7 +50,7 @@ pub(crate) fn issue<H: Host>(ring: &Ring<H>, intake: &mut Intake) -> i32 {
     let res = unsafe { ring.driver.issue(&mut intake.op) };
     // Whatever it returned: a driver that has the request completes it.
     if ring.issuing.spare.get() == NONE {
-        return deferred(ring, intake);
+        return DEFERRED;
     }
     if res < LEAST { lost() } else { res }
 }
@@ -61,14 +61,18 @@ fn lost() -> i32 {
     Errno::EIO.to_res()
 }
 
+/// `issue` has returned, and the driver has taken the request: others may complete it from here on. What the drain owner had to
+/// post before it is posted.
 #[inline(never)]
-fn deferred<H: Host>(ring: &Ring<H>, intake: &mut Intake) -> i32 {
+pub(crate) fn hand_over<H: Host>(ring: &Ring<H>, intake: &mut Intake) {
     intake.op.extra = [0; 2];
-    // A cancel that came before `issue` returned reaches the driver now.
-    if let Some(id) = ring.cq.with(|cq| cq.requests.issued(ring.issuing.taken.get())) {
-        ring.driver.cancel(id);
+    let index = ring.issuing.taken.get();
+    match ring.cq.with(|cq| cq.requests.issued(index, &ring.posted)) {
+        Meanwhile::Nothing => {}
+        Meanwhile::Canceled(id) => ring.driver.cancel(id),
+        // The drain owner's caller has a reference too.
+        Meanwhile::Done(res, extra) => drop(ring.settle(index, res, extra)),
     }
-    DEFERRED
 }
 
 /// Issues an operation that has bytes or a target, which are found first, and forgotten again afterwards.

@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Only [`snapshot`] can touch the slot; only what [`parse`] accepted reaches a driver. An entry that completes inline
-//! touches no request, makes no call to [`Host`] and allocates nothing; the completion lock is taken once a batch.
+//! touches no request, makes no call to [`Host`] and allocates nothing; while no request is in flight, it takes no lock either.
 //!
 //! # Threat model
 //!
@@ -53,6 +53,7 @@ mod issue;
 mod look;
 pub mod parse;
 mod poll;
+mod posted;
 mod query;
 mod register;
 mod request;

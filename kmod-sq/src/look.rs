@@ -66,9 +66,8 @@ impl<H: Host> Ring<H> {
                 Stall::Request => 2,
                 Stall::Process => 3,
             },
-            stats: cq.stats(),
-            sq_head: cq.sq_head,
-            ..cq.indices(shape)
+            stats: self.all_stats(cq.stats),
+            ..cq.indices(&self.posted, shape)
         });
         seen.unwrap_or(shape)
     }

@@ -222,14 +222,15 @@ const fn is_plain(spec: &Spec) -> bool {
     matches!((spec.bytes, spec.fd), (Bytes::None, Rule::MinusOne)) && spec.opcode != op::ASYNC_CANCEL
 }
 
-/// Whether an entry is an opcode of the set `bare`, a `user_data` and nothing else: no flag, no field, `fd` -1. [`Parsed::new`] accepts
-/// each of those (a field may always be 0), so that this short answer may stand for its long one.
+/// A NOP, and nothing but that.
+pub(crate) const NOP: [u64; 8] = sq_uapi::Sqe::NOP.to_words();
+
+/// Whether an entry is a NOP, of which `nop` is word 0, a `user_data` and nothing else. [`Parsed::new`] accepts each of those wherever NOP is taken, so that this
+/// short answer may stand for its long one.
 #[inline]
-pub(crate) const fn is_bare(words: &[u64; 8], bare: u64) -> bool {
+pub(crate) const fn is_bare(words: &[u64; 8], nop: u64) -> bool {
     let [w0, w1, w2, w3, _, w5, w6, w7] = *words;
-    // The sign is shifted in, so that the constant is a short one.
-    let high = w0.cast_signed() >> 6 ^ FD.cast_signed() >> 6;
-    high.cast_unsigned() | w1 | w2 | w3 | w5 | w6 | w7 == 0 && bare >> (w0 & 63) & 1 != 0
+    (w0 ^ nop) | w1 | w2 | w3 | w5 | w6 | w7 == 0
 }
 
 /// What a ring's driver adds to the table.
@@ -261,22 +262,15 @@ impl Accepts {
         self.opcodes & known()
     }
 
-    /// The opcodes of which an entry that is nothing but opcode and `user_data` is accepted as it stands ([`is_bare`]).
-    pub(crate) const fn bare(&self) -> u64 {
-        let mut bits = 0;
-        let mut specs: &[Spec] = &SPECS;
-        while let [spec, rest @ ..] = specs {
-            if is_plain(spec) {
-                bits |= 1 << spec.opcode;
-            }
-            specs = rest;
-        }
-        bits & self.opcodes
+    /// Whether an entry that [`is_bare`] is accepted as it stands.
+    pub(crate) const fn bare(&self) -> bool {
+        self.opcodes >> op::NOP & 1 != 0
     }
 
-    /// Lets go of opcodes. There is no way to get one back (SEC-3).
-    pub const fn restrict(&mut self, allowed: u64) {
-        self.opcodes &= allowed;
+    /// Without all opcodes but these. There is no way to get one back (SEC-3).
+    #[must_use]
+    pub const fn with(self, allowed: u64) -> Self {
+        Self { opcodes: self.opcodes & allowed, ..self }
     }
 }
 
@@ -409,7 +403,7 @@ mod tests {
                             words[bit / 64] ^= 1 << (bit % 64);
                         }
                         let snapshot = Snapshot::of_words(&words);
-                        if is_bare(&snapshot.words(), accepts.bare()) {
+                        if accepts.bare() && is_bare(&snapshot.words(), super::NOP[0]) {
                             bare += 1;
                             assert!(Parsed::new(snapshot, &accepts, false).is_ok_and(|parsed| parsed.is_plain()));
                         }

@@ -53,11 +53,11 @@ impl<H: Host> Ring<H> {
             };
             if poller.leaves() {
                 owner.go_idle();
-                return leave(owner, Polled::Sleep);
+                return leave(owner, end, Polled::Sleep);
             }
             if end == End::Stopped {
                 if owner.go_idle() {
-                    return leave(owner, Polled::Sleep);
+                    return leave(owner, end, Polled::Sleep);
                 }
                 // Enabled meanwhile, and there are entries.
                 continue;
@@ -69,14 +69,14 @@ impl<H: Host> Ring<H> {
             // Elsewhere does not happen: this mode takes no plain descriptors.
             if matches!(end, End::Stalled | End::Elsewhere) {
                 // Whoever frees a slot or a request calls Host::work; until then there is nothing to poll for.
-                return leave(owner, Polled::Sleep);
+                return leave(owner, end, Polled::Sleep);
             }
             let now = self.host.now_ns();
             let since = *idle_since.get_or_insert(now);
             if now.saturating_sub(since) < self.geometry.idle_ns {
                 poller.relax();
             } else if owner.go_idle() {
-                return leave(owner, Polled::Sleep);
+                return leave(owner, end, Polled::Sleep);
             } else {
                 idle_since = None;
             }
@@ -84,8 +84,8 @@ impl<H: Host> Ring<H> {
     }
 }
 
-fn leave<H: Host>(owner: Owner<'_, H>, done: Polled) -> Polled {
-    match owner.release() {
+fn leave<H: Host>(owner: Owner<'_, H>, end: End, done: Polled) -> Polled {
+    match owner.leave(end) {
         None => done,
         Some(owner) => {
             owner.abandon();

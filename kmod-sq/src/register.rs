@@ -59,12 +59,12 @@ impl<H: Host> Ring<H> {
                 // The home has the last word on whether there is one. The flag says "signal": set last and cleared first,
                 // it may be set in vain, but is never missing.
                 self.host.set_eventfd(Some(fd))?;
-                self.cq.with(|cq| cq.signal_eventfd(true));
+                self.cq.with(|cq| cq.signal_eventfd(&self.mem, &self.posted, true));
                 Ok(0)
             }
             register_op::UNREGISTER_EVENTFD => {
                 bare(reg)?;
-                self.cq.with(|cq| cq.signal_eventfd(false));
+                self.cq.with(|cq| cq.signal_eventfd(&self.mem, &self.posted, false));
                 self.host.set_eventfd(None)?;
                 Ok(0)
             }

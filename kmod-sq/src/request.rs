@@ -8,14 +8,18 @@
 //!    |                 owner, kept until   |   | complete_after  |  | complete_after
 //!    |                 an entry defers)    |   +----> TIMED <----|--+
 //!    |                                     |            |        |
-//!    +------------ complete ---------------+------------+--------+
+//!    |                                     v complete   |        |
+//!    |                                    DONE          |        |
+//!    |                                     | issued()   |        |
+//!    +-------------------------------------+------------+--------+ complete
 //!                                   (or the clock, or a cancel)
 //!
 //!   (LINKED, to come: accepted, waits for its predecessor; between SPARE and ISSUING)
 //! ```
 //!
 //! `HELD`: the driver owns the [`Request`](sq_driver::Request) and `cancel` may name it. `ISSUING` is the same before `issue`
-//! has returned: a cancel is noted and delivered afterwards, since the driver may not have filed the request yet. `TIMED`:
+//! has returned: a cancel is noted and delivered afterwards, since the driver may not have filed the request yet, and a completion
+//! (`DONE`) is posted afterwards, since until then nobody but the drain owner posts ([`posted`](crate::posted)). `TIMED`:
 //! the framework's clock owns it, and a cancel completes it at once. Whoever moves a request to FREE posts its one
 //! completion, under the completion lock: there is no other way out, so every request has one outcome (CAN-1).
 
@@ -29,6 +33,7 @@ use sq_uapi::Errno;
 use crate::cancel::Matching;
 use crate::host::Host;
 use crate::ix;
+use crate::posted::Posted;
 use crate::ring::Ring;
 
 /// No request.
@@ -52,11 +57,14 @@ pub(crate) enum State {
     Issuing,
     Held,
     Timed { at_ns: u64, res: i32 },
+    Done { res: i32, extra: [u64; 2] },
 }
 
 /// What the framework knows of a request. Under the completion lock.
 pub(crate) struct Meta<H: Host> {
     state: State,
+    /// `issue` has not returned.
+    issuing: bool,
     id: u64,
     user_data: u64,
     opcode: u8,
@@ -84,6 +92,26 @@ pub(crate) struct Settled<F> {
     pub(crate) file: Option<F>,
 }
 
+/// How a request completes.
+pub(crate) enum Settle<F> {
+    /// Now.
+    Now(Settled<F>),
+    /// When `issue` has returned.
+    Later,
+    /// It was not in flight: nothing is owed.
+    Not,
+}
+
+/// What happened to a request while it was issued.
+pub(crate) enum Meanwhile {
+    /// Nothing that anybody has to act on.
+    Nothing,
+    /// A cancel arrived: the driver is told now.
+    Canceled(u64),
+    /// It completed: it is settled now.
+    Done(i32, [u64; 2]),
+}
+
 /// What a cancel found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
@@ -101,8 +129,7 @@ pub(crate) enum Found {
 pub(crate) struct Requests<H: Host> {
     meta: H::Array<Meta<H>>,
     free: u32,
-    inflight: u32,
-    /// Those of them that may wait without bound.
+    /// Requests in flight, or being issued, that may wait without bound.
     indefinite: u32,
     next_id: u64,
 }
@@ -113,6 +140,7 @@ impl<H: Host> Requests<H> {
             let next = u32::try_from(i).unwrap_or(NONE).wrapping_add(1);
             Meta {
                 state: State::Free { next: if next == count { NONE } else { next } },
+                issuing: false,
                 id: 0,
                 user_data: 0,
                 opcode: 0,
@@ -122,11 +150,7 @@ impl<H: Host> Requests<H> {
                 file: None,
             }
         })?;
-        Ok(Self { meta, free: 0, inflight: 0, indefinite: 0, next_id: 0 })
-    }
-
-    pub(crate) const fn inflight(&self) -> u32 {
-        self.inflight
+        Ok(Self { meta, free: 0, indefinite: 0, next_id: 0 })
     }
 
     pub(crate) fn count(&self) -> u32 {
@@ -163,11 +187,11 @@ impl<H: Host> Requests<H> {
         }
         let id = self.next_id;
         self.next_id = id.wrapping_add(1);
-        self.inflight = self.inflight.saturating_add(1);
         if let Some(meta) = self.meta.get_mut(ix(index)) {
             debug_assert_eq!(meta.state, State::Spare);
             *meta = Meta {
                 state: State::Issuing,
+                issuing: true,
                 id,
                 user_data: who.user_data,
                 opcode: who.opcode,
@@ -180,15 +204,21 @@ impl<H: Host> Requests<H> {
         Ok(id)
     }
 
-    /// ISSUING -> HELD, when `issue` has returned. Returns the id if a cancel arrived meanwhile. The request may have gone
-    /// on already.
-    pub(crate) fn issued(&mut self, index: u32) -> Option<u64> {
-        let meta = self.meta.get_mut(ix(index))?;
-        if meta.state != State::Issuing {
-            return None;
+    /// `issue` has returned: the request is in flight, and others may complete it (ISSUING -> HELD). It may have gone on
+    /// already.
+    pub(crate) fn issued(&mut self, index: u32, posted: &Posted) -> Meanwhile {
+        let Some(meta) = self.meta.get_mut(ix(index)) else { return Meanwhile::Nothing };
+        posted.began();
+        meta.issuing = false;
+        match meta.state {
+            State::Issuing => meta.state = State::Held,
+            State::Done { res, extra } => {
+                meta.state = State::Held;
+                return Meanwhile::Done(res, extra);
+            }
+            _ => return Meanwhile::Nothing,
         }
-        meta.state = State::Held;
-        meta.canceled.then_some(meta.id)
+        if meta.canceled { Meanwhile::Canceled(meta.id) } else { Meanwhile::Nothing }
     }
 
     /// -> TIMED. A request that was canceled before completes at once instead: `Err`.
@@ -201,18 +231,22 @@ impl<H: Host> Requests<H> {
         Ok(())
     }
 
-    /// -> FREE. `None` if it was not in flight: then nothing is owed.
-    pub(crate) fn settle(&mut self, index: u32) -> Option<Settled<H::File>> {
-        let meta = self.meta.get_mut(ix(index))?;
+    /// -> FREE, or, while it is issued, -> DONE with this outcome. `ended` is for when what it owes has been posted.
+    pub(crate) fn settle(&mut self, index: u32, res: i32, extra: [u64; 2]) -> Settle<H::File> {
+        let Some(meta) = self.meta.get_mut(ix(index)) else { return Settle::Not };
         if !matches!(meta.state, State::Issuing | State::Held | State::Timed { .. }) {
             debug_assert!(false, "CAN-1: completed twice");
-            return None;
+            return Settle::Not;
+        }
+        if meta.issuing {
+            meta.state = State::Done { res, extra };
+            return Settle::Later;
         }
         meta.state = State::Free { next: self.free };
         self.free = index;
-        self.inflight = self.inflight.saturating_sub(1);
         self.indefinite = self.indefinite.saturating_sub(meta.indefinite.into());
-        Some(Settled { user_data: meta.user_data, skip_success: meta.skip_success, file: meta.file.take() })
+        let skip_success = meta.skip_success;
+        Settle::Now(Settled { user_data: meta.user_data, skip_success, file: meta.file.take() })
     }
 
     /// The first request at `from` or after that matches, and what to do about it.
@@ -221,7 +255,7 @@ impl<H: Host> Requests<H> {
         for index in from..end {
             let meta = self.meta.get_mut(ix(index))?;
             let found = match meta.state {
-                State::Free { .. } | State::Spare => continue,
+                State::Free { .. } | State::Spare | State::Done { .. } => continue,
                 _ if !matching.matches(meta.user_data, meta.opcode) => continue,
                 State::Timed { .. } => Found::Timed(index),
                 _ if meta.canceled => Found::Already,

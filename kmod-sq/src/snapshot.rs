@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Entries in private memory.
 //!
-//! The one place where the kernel side touches an entry in shared memory is [`KernelMem::copy_sqe`](sq_uapi::KernelMem::copy_sqe):
+//! The one place where the kernel side touches an entry in shared memory is [`KernelMem::sqe_run`](sq_uapi::KernelMem::sqe_run):
 //! what comes out of it are values, and there is no way back from them to the slot (SNAP-1, SNAP-2).
 
 /// An entry in private memory.

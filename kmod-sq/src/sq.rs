@@ -3,22 +3,26 @@
 
 use core::ptr;
 
+use sq_driver::Bound;
 use sq_driver::abi::{OpOps, RawOp, RawPayload};
 use sq_uapi::consts::{sq_state, sqe_flags};
-use sq_uapi::{Cqe, Fence, KernelMem, KernelWord, UserWord};
+use sq_uapi::{Cqe, CqePlace, Fence, KernelMem, KernelWord, UserWord};
 
 use crate::cq::{CqeWords, OutOfWindow, Stall, cqe_words};
 use crate::drain::End;
+use crate::geometry::Geometry;
 use crate::host::{Event, Host, Lock, Notify};
-use crate::issue::{ELSEWHERE, LEAST, issue, reject, special};
+use crate::issue::{ELSEWHERE, LEAST, hand_over, issue, reject, special};
 use crate::ix;
-use crate::parse::{Accepts, Parsed, is_bare};
+use crate::parse::{Accepts, NOP, Parsed, is_bare};
+use crate::posted::low;
 use crate::request::NONE;
-use crate::ring::{Mode, Ring};
+use crate::ring::{Mode, Ring, count};
 use crate::snapshot::Snapshot;
 
-/// Inline completions that are gathered before they are written, under one lock and with one store of `cq_tail`.
+/// Most entries between two publications.
 const BATCH: usize = 64;
+const BATCH_U32: u32 = 64;
 
 /// `CQE_SKIP_SUCCESS` in word 0 of an entry. A rejected entry's result is negative, so that its flags do not matter.
 #[expect(clippy::as_conversions, reason = "widening in a constant")]
@@ -26,74 +30,69 @@ pub(crate) const SKIP_SUCCESS: u64 = (sqe_flags::CQE_SKIP_SUCCESS as u64) << 8;
 
 /// The submission side. The drain owner's.
 pub(crate) struct Sq {
-    /// Entries consumed, free-running. The shared `sq_head` is written from it and never read (IDX-2).
-    pub(crate) head: u32,
+    /// Entries consumed, free-running; the index is its low half. The shared `sq_head` is written from it and never read (IDX-2).
+    pub(crate) head: u64,
     /// Completion slots that are reserved for entries to come.
     stash: u32,
     /// What `sq_state` holds.
     state: u32,
-    batch: [CqeWords; BATCH],
-    batched: usize,
-    pub(crate) doorbells: u64,
-    pub(crate) avoided: u64,
-    skipped: u64,
+    /// There is more to an entry than the short way knows: it has 128 bytes or its completion 32, the driver wants to know of batches, or
+    /// takes no NOP.
+    odd: bool,
     intake: Intake,
+    /// Inline completions, while the places where they belong are not the drain owner's to write.
+    batch: [CqeWords; BATCH],
 }
 
 /// What an entry passes on its way to the driver.
+#[repr(C)]
 pub(crate) struct Intake {
-    /// What the opcodes and fields must satisfy.
-    accepts: Accepted,
-    /// The operation being issued. Between two of them all words of `op.sqe` but 0 and 4 are 0, which a bare entry
-    /// leaves as they are; but for a parked one.
+    /// First, so that it is where the rest is. The operation being issued. Between two of them `op.sqe` is [`NOP`] but for word 4, and nothing but that has to be written for
+    /// such an entry; but for a parked one.
     pub(crate) op: RawOp,
+    /// What the opcodes and fields must satisfy.
+    accepts: Accepts,
     /// The entry at `head` is in `op.sqe` already: it was copied where it could not be issued.
     parked: bool,
+    sqe128: bool,
+    cqe32: bool,
 }
 
-/// The table as this ring has it, and what follows from it for the shortest way.
-struct Accepted {
-    table: Accepts,
-    bare: u64,
-}
-
-impl Accepted {
-    const fn new(table: Accepts) -> Self {
-        Self { table, bare: table.bare() }
-    }
+/// How [`consume`] ended.
+struct Taken {
+    /// Entries with an inline completion.
+    posted: u32,
+    /// What became of the one after them, if that is why it ended: [`DEFERRED`](sq_driver::abi::DEFERRED), [`SKIPPED`] or [`ELSEWHERE`].
+    last: i32,
 }
 
 impl Sq {
-    /// Lets go of opcodes for good.
-    pub(crate) fn restrict(&mut self, allowed: u64) {
-        let mut table = self.intake.accepts.table;
-        table.restrict(allowed);
-        self.intake.accepts = Accepted::new(table);
-    }
-
-    pub(crate) fn new(accepts: Accepts, ops: &'static OpOps) -> Self {
-        Self {
+    pub(crate) fn new(geometry: &Geometry, driver: &Bound, ops: &'static OpOps) -> Self {
+        let mut sqe = [0; 16];
+        let (first, _) = sqe.split_at_mut(8);
+        first.copy_from_slice(&NOP);
+        let mut sq = Self {
             head: 0,
             stash: 0,
             state: sq_state::NEED_WAKEUP,
+            odd: geometry.sqe128 || geometry.cqe32 || driver.batches(),
             batch: [[0; 4]; BATCH],
-            batched: 0,
-            doorbells: 0,
-            avoided: 0,
-            skipped: 0,
             intake: Intake {
-                accepts: Accepted::new(accepts),
+                accepts: Accepts::new(driver.opcodes(), driver.files()),
                 parked: false,
-                op: RawOp {
-                    sqe: [0; 16],
-                    ops,
-                    framework: ptr::null(),
-                    target: 0,
-                    extra: [0; 2],
-                    payload: RawPayload::empty(),
-                },
+                sqe128: geometry.sqe128,
+                cqe32: geometry.cqe32,
+                op: RawOp { sqe, ops, framework: ptr::null(), target: 0, extra: [0; 2], payload: RawPayload::empty() },
             },
-        }
+        };
+        sq.restrict(u64::MAX);
+        sq
+    }
+
+    /// Lets go of opcodes for good.
+    pub(crate) fn restrict(&mut self, allowed: u64) {
+        self.intake.accepts = self.intake.accepts.with(allowed);
+        self.odd |= !self.intake.accepts.bare();
     }
 }
 
@@ -104,14 +103,32 @@ pub(crate) fn set_state<H: Host>(ring: &Ring<H>, sq: &mut Sq, state: u32) {
     }
 }
 
+/// A pass in which nothing is in the way: every entry that is published is consumed, and its completion written where it belongs. Returns
+/// how many entries that were, and whether it is all of them; 0 is left to [`pass`].
+#[inline(always)]
+pub(crate) fn short_pass<H: Host>(ring: &Ring<H>, sq: &mut Sq) -> (u32, bool) {
+    // A parked entry shows in the state.
+    let usual = !sq.odd && sq.state == sq_state::NEED_WAKEUP && ring.issuing.spare.get() != NONE;
+    if !usual || ring.stopped() != 0 || !may_post(ring) {
+        return (0, false);
+    }
+    let span = ring.mem.load_user(UserWord::SqTail).wrapping_sub(low(sq.head));
+    if span == 0 || span > sq.stash.min(BATCH_U32) {
+        return (0, false);
+    }
+    sq.intake.op.framework = ptr::from_ref(ring).cast();
+    let consumed = in_place::<false, H>(ring, sq, span);
+    (consumed, consumed == span)
+}
+
 /// Consumes the published span, or `bound` entries of it: one look at the tail, one publication of head and completions a
 /// batch (IDX-4).
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn pass<H: Host>(ring: &Ring<H>, sq: &mut Sq, bound: u32) -> (u32, End) {
     if ring.stopped() != 0 {
         return (0, End::Stopped);
     }
-    let span = ring.mem.load_user(UserWord::SqTail).wrapping_sub(sq.head);
+    let span = ring.mem.load_user(UserWord::SqTail).wrapping_sub(low(sq.head));
     if span == 0 {
         return (0, End::Empty);
     }
@@ -121,41 +138,37 @@ pub(crate) fn pass<H: Host>(ring: &Ring<H>, sq: &mut Sq, bound: u32) -> (u32, En
     }
     sq.intake.op.framework = ptr::from_ref(ring).cast();
     let most = span.min(bound);
-    let mut done = 0u32;
-    let mut end = if most == span { End::Empty } else { End::Bound };
+    let end = if most == span { End::Empty } else { End::Bound };
+    if sq.odd { odd_pass(ring, sq, most, end) } else { stretches::<false, H>(ring, sq, most, end) }
+}
+
+#[inline(never)]
+fn odd_pass<H: Host>(ring: &Ring<H>, sq: &mut Sq, most: u32, end: End) -> (u32, End) {
     ring.driver.begin();
-    loop {
-        if sq.stash == 0 || ring.issuing.spare.get() == NONE {
-            flush(ring, sq);
-            if !stock(ring, sq) {
-                end = if ring.stopped() != 0 { End::Stopped } else { End::Stalled };
-                break;
-            }
+    let done = stretches::<true, H>(ring, sq, most, end);
+    ring.driver.commit();
+    done
+}
+
+/// Consumes `most` entries, after which the end is `end`, or as many as there are slots and requests for.
+#[inline(always)]
+fn stretches<const ODD: bool, H: Host>(ring: &Ring<H>, sq: &mut Sq, most: u32, end: End) -> (u32, End) {
+    let mut done = 0u32;
+    let end = loop {
+        if (sq.stash == 0 || ring.issuing.spare.get() == NONE) && !stock(ring, sq) {
+            break if ring.stopped() != 0 { End::Stopped } else { End::Stalled };
         }
-        let left = most.wrapping_sub(done);
-        let consumed = if ring.geometry.sqe128 || ring.geometry.cqe32 {
-            stretch::<true, H>(ring, sq, left)
-        } else {
-            stretch::<false, H>(ring, sq, left)
-        };
-        done = done.wrapping_add(consumed);
+        done = done.wrapping_add(stretch::<ODD, H>(ring, sq, most.wrapping_sub(done)));
         if done >= most {
-            break;
+            break end;
         }
         if sq.intake.parked {
-            end = End::Elsewhere;
-            break;
-        }
-        if sq.batched == BATCH {
-            flush(ring, sq);
+            break End::Elsewhere;
         }
         if ring.stopped() != 0 {
-            end = End::Stopped;
-            break;
+            break End::Stopped;
         }
-    }
-    ring.driver.commit();
-    flush(ring, sq);
+    };
     if end == End::Elsewhere {
         leave_to_process(ring, sq);
     }
@@ -174,75 +187,158 @@ fn leave_to_process<H: Host>(ring: &Ring<H>, sq: &mut Sq) {
     });
 }
 
-/// Consumes up to `most` entries, as long as there are slots for them and room in the batch, and until one completes later or
-/// needs no completion.
-///
-/// The path of every entry: slot, snapshot, parsed entry, operation, completion. Made twice: `WIDE` is whether entries have 128
-/// bytes or completions 32, so that the ordinary ring need not ask at each entry.
+/// Consumes up to `most` entries and publishes what came of them. It ends early where an array does, and with an entry that completes
+/// later or needs no completion.
 #[inline(always)]
-fn stretch<const WIDE: bool, H: Host>(ring: &Ring<H>, sq: &mut Sq, most: u32) -> u32 {
-    let (wide, wide_cqe) = (WIDE && ring.geometry.sqe128, WIDE && ring.geometry.cqe32);
+fn stretch<const ODD: bool, H: Host>(ring: &Ring<H>, sq: &mut Sq, most: u32) -> u32 {
     if sq.intake.parked {
-        return resume(ring, sq, wide, wide_cqe);
+        return resume(ring, sq);
     }
-    let intake = &mut sq.intake;
-    // The second half of a 128-byte entry counts too: no such entry is bare.
-    let bare = if wide { 0 } else { intake.accepts.bare };
-    // In a local: a driver's call may not write it, but the compiler cannot know.
-    let mut head = sq.head;
-    // Below BATCH, or it would have been flushed: the compiler should know.
-    let room = sq.batch.get_mut(sq.batched % BATCH..).unwrap_or_default();
-    let most = ix(most.min(sq.stash)).min(room.len());
-    let places = room.get_mut(..most).unwrap_or_default();
-    let mut without = 0u32;
-    for place in places {
-        let words = ring.mem.copy_sqe(head);
-        let [word0, _, _, _, user_data, ..] = words;
-        let res = if is_bare(&words, bare) {
-            let [op0, _, _, _, op4, ..] = &mut intake.op.sqe;
-            (*op0, *op4) = (word0, user_data);
+    let most = most.min(sq.stash).min(BATCH_U32);
+    if may_post(ring) { in_place::<ODD, H>(ring, sq, most) } else { beside_others(ring, sq, most) }
+}
+
+/// Whether completions may be written where they belong. While they are traced they are gathered, to be looked at.
+#[inline(always)]
+fn may_post<H: Host>(ring: &Ring<H>) -> bool {
+    ring.posted.is_owners() && !ring.host.traces_completions()
+}
+
+/// Consumes up to `most` entries, while nobody else posts. Returns how many.
+#[inline(always)]
+fn in_place<const ODD: bool, H: Host>(ring: &Ring<H>, sq: &mut Sq, most: u32) -> u32 {
+    let (head, tail) = (low(sq.head), ring.posted.tail());
+    let taken = if ODD {
+        // The place comes first: an entry that has been copied must not be dropped for want of one.
+        let places = ring.mem.cqe_run(low(tail), most).zip(ring.mem.sqe_run(head, most));
+        consume::<ODD, H, _>(ring, &mut sq.intake, head, places)
+    } else {
+        consume_pairs(ring, &mut sq.intake, low(tail), head, most)
+    };
+    publish(ring, sq, &taken, |_| ring.posted.show(&ring.mem, tail.wrapping_add(taken.posted.into())))
+}
+
+/// Apart, so that the loop has the registers to itself.
+#[inline(never)]
+fn consume_pairs<H: Host>(ring: &Ring<H>, intake: &mut Intake, tail: u32, head: u32, most: u32) -> Taken {
+    consume::<false, H, _>(ring, intake, head, ring.mem.pair_run(tail, head, most))
+}
+
+/// As [`in_place`], while others post completions too.
+#[inline(never)]
+fn beside_others<H: Host>(ring: &Ring<H>, sq: &mut Sq, most: u32) -> u32 {
+    let head = low(sq.head);
+    let places = sq.batch.iter_mut().zip(ring.mem.sqe_run(head, most));
+    let taken = consume::<true, H, _>(ring, &mut sq.intake, head, places);
+    publish(ring, sq, &taken, |sq| post(ring, sq.batch.get(..ix(taken.posted)).unwrap_or_default()))
+}
+
+/// Posts completions under the lock.
+fn post<H: Host>(ring: &Ring<H>, batch: &[CqeWords]) {
+    if !batch.is_empty() {
+        ring.cq.with(|cq| cq.post(&ring.mem, &ring.posted, batch));
+    }
+    if ring.host.traces_completions() {
+        for &[user_data, result, ..] in batch {
+            ring.host.trace(Event::Complete { user_data, res: Cqe::from_words([user_data, result]).res });
+        }
+    }
+}
+
+/// The path of every entry: slot, snapshot, parsed entry, operation, completion. `ODD` is whether an entry may be more than the
+/// short way knows.
+#[inline(always)]
+fn consume<const ODD: bool, H: Host, P: CqePlace>(
+    ring: &Ring<H>,
+    intake: &mut Intake,
+    head: u32,
+    mut places: impl ExactSizeIterator<Item = (P, [u64; 8])>,
+) -> Taken {
+    let most = places.len();
+    // Counted by what is left, not at each step.
+    let taken = |places: usize| u32::try_from(most.wrapping_sub(places)).unwrap_or(0);
+    while let Some((place, words)) = places.next() {
+        let [_, _, _, _, user_data, ..] = words;
+        let [nop, ..] = intake.op.sqe;
+        let res = if !ODD && is_bare(&words, nop) {
+            let [_, _, _, _, op4, ..] = &mut intake.op.sqe;
+            *op4 = user_data;
             issue(ring, intake)
         } else {
             let (first, last) = intake.op.sqe.split_at_mut(8);
             first.copy_from_slice(&words);
-            if wide {
-                last.copy_from_slice(&ring.mem.copy_sqe_tail(head));
+            if ODD && intake.sqe128 {
+                last.copy_from_slice(&ring.mem.copy_sqe_tail(head.wrapping_add(taken(places.len())).wrapping_sub(1)));
             }
-            general(ring, intake, wide)
+            general(ring, intake)
         };
-        if res == ELSEWHERE {
-            intake.parked = true;
-            break;
-        }
-        head = head.wrapping_add(1);
         if res < LEAST {
-            without = 1;
-            if res == SKIPPED {
-                // Its slot goes back where it came from.
-                sq.stash = sq.stash.saturating_add(1);
-                sq.skipped = sq.skipped.wrapping_add(1);
-            }
-            // Deferred: the slot and the request that was set aside went with it.
-            break;
+            return Taken { posted: taken(places.len()).wrapping_sub(1), last: res };
         }
-        let [a, b, c, d] = place;
-        [*a, *b] = Cqe { user_data, res, flags: 0 }.to_words();
-        if wide_cqe {
-            [*c, *d] = core::mem::take(&mut intake.op.extra);
+        // From the private copy: no register need keep it.
+        let [_, _, _, _, user_data, ..] = intake.op.sqe;
+        let [a, b] = Cqe { user_data, res, flags: 0 }.to_words();
+        if ODD && intake.cqe32 {
+            let [c, d] = core::mem::take(&mut intake.op.extra);
+            place.write_wide([a, b, c, d]);
+        } else {
+            place.write([a, b]);
         }
     }
-    let consumed = head.wrapping_sub(sq.head);
-    sq.head = head;
-    sq.batched = sq.batched.wrapping_add(ix(consumed.wrapping_sub(without)));
-    sq.stash = sq.stash.saturating_sub(consumed);
+    Taken { posted: taken(0), last: 0 }
+}
+
+/// Publishes what was consumed and, by `show`, its inline completions, and tells who wants to be told. Returns how many entries that
+/// were.
+#[inline(always)]
+fn publish<H: Host>(ring: &Ring<H>, sq: &mut Sq, taken: &Taken, show: impl FnOnce(&Sq)) -> u32 {
+    let consumed = taken.posted.wrapping_add((taken.last != 0 && taken.last != ELSEWHERE).into());
+    sq.head = sq.head.wrapping_add(consumed.into());
+    sq.stash = sq.stash.wrapping_sub(taken.posted);
+    // First, so that whoever sees a completion finds the place of its entry free.
+    ring.mem.store_kernel(KernelWord::SqHead, low(sq.head));
+    show(sq);
+    if taken.last != 0 {
+        ended_early(ring, sq, taken.last);
+    }
+    // After what came of them: whoever sees these consumed sees that, or a request in flight (WAIT-1).
+    ring.posted.consume(sq.head);
+    // BELL-4: either whoever watches sees what was posted, or this sees that they watch.
+    ring.mem.kernel_fence(Fence::PostKernel);
+    if ring.posted.is_watched() {
+        tell(ring);
+    }
     consumed
+}
+
+/// The entry after the posted ones has no inline completion.
+#[inline(never)]
+fn ended_early<H: Host>(ring: &Ring<H>, sq: &mut Sq, last: i32) {
+    match last {
+        ELSEWHERE => sq.intake.parked = true,
+        // Its slot stays in the stash.
+        SKIPPED => count(&ring.tally.skipped),
+        // The slot and the request that was set aside go with it.
+        _ => {
+            sq.stash = sq.stash.wrapping_sub(1);
+            hand_over(ring, &mut sq.intake);
+        }
+    }
+}
+
+#[inline(never)]
+fn tell<H: Host>(ring: &Ring<H>) {
+    let notify = ring.cq.with(|cq| cq.whom(&ring.mem, &ring.posted, true));
+    if notify.any() {
+        ring.host.notify(notify);
+    }
 }
 
 /// Consumes the entry that was parked, from its private copy: it is not looked at in its slot again (SNAP-1).
 #[cold]
-fn resume<H: Host>(ring: &Ring<H>, sq: &mut Sq, wide: bool, wide_cqe: bool) -> u32 {
+fn resume<H: Host>(ring: &Ring<H>, sq: &mut Sq) -> u32 {
     let [_, _, _, _, user_data, ..] = sq.intake.op.sqe;
-    let res = general(ring, &mut sq.intake, wide);
+    let res = general(ring, &mut sq.intake);
     if res == ELSEWHERE {
         return 0;
     }
@@ -253,20 +349,11 @@ fn resume<H: Host>(ring: &Ring<H>, sq: &mut Sq, wide: bool, wide_cqe: bool) -> u
         }
     });
     set_state(ring, sq, sq_state::NEED_WAKEUP);
-    sq.head = sq.head.wrapping_add(1);
-    if res == SKIPPED {
-        sq.skipped = sq.skipped.wrapping_add(1);
-        return 1;
+    if res < LEAST {
+        return publish(ring, sq, &Taken { posted: 0, last: res }, |_| ());
     }
-    sq.stash = sq.stash.saturating_sub(1);
-    if res >= LEAST
-        && let Some(place) = sq.batch.get_mut(sq.batched)
-    {
-        let extra = if wide_cqe { core::mem::take(&mut sq.intake.op.extra) } else { [0; 2] };
-        *place = cqe_words(user_data, res, extra);
-        sq.batched = sq.batched.wrapping_add(1);
-    }
-    1
+    let extra = core::mem::take(&mut sq.intake.op.extra);
+    publish(ring, sq, &Taken { posted: 1, last: 0 }, |_| post(ring, &[cqe_words(user_data, res, extra)]))
 }
 
 /// What [`general`] says of a success that nobody wants to hear of. No result is this: errors are above -4096.
@@ -274,10 +361,10 @@ const SKIPPED: i32 = i32::MIN + 1;
 
 /// An entry that is more than its opcode. It is in `intake.op`, which is private: reading it again is no second look at the slot.
 #[inline(never)]
-fn general<H: Host>(ring: &Ring<H>, intake: &mut Intake, wide: bool) -> i32 {
+fn general<H: Host>(ring: &Ring<H>, intake: &mut Intake) -> i32 {
     let snapshot = Snapshot::of_words(&intake.op.sqe);
     let [word0, ..] = snapshot.words();
-    let res = match Parsed::new(snapshot, &intake.accepts.table, wide) {
+    let res = match Parsed::new(snapshot, &intake.accepts, intake.sqe128) {
         Ok(parsed) if parsed.is_plain() => issue(ring, intake),
         Ok(parsed) => special(ring, intake, &parsed),
         Err(errno) => reject(ring, &intake.op, errno),
@@ -285,64 +372,18 @@ fn general<H: Host>(ring: &Ring<H>, intake: &mut Intake, wide: bool) -> i32 {
     if res == ELSEWHERE {
         return res;
     }
-    intake.op.sqe = [0; 16];
+    let [_, _, _, _, user_data, ..] = intake.op.sqe;
+    let (first, last) = intake.op.sqe.split_at_mut(8);
+    first.copy_from_slice(&NOP);
+    last.fill(0);
+    // Whoever posts its completion reads it there.
+    let [_, _, _, _, kept, ..] = &mut intake.op.sqe;
+    *kept = user_data;
     if word0 & SKIP_SUCCESS != 0 && res >= 0 {
         intake.op.extra = [0; 2];
         return SKIPPED;
     }
     res
-}
-
-/// Publishes what was consumed and what completed inline, and takes free slots into the stash when it runs low.
-#[inline(never)]
-fn flush<H: Host>(ring: &Ring<H>, sq: &mut Sq) {
-    ring.mem.store_kernel(KernelWord::SqHead, sq.head);
-    let (notify, broken) = ring.cq.with(|cq| {
-        if sq.batched > 0 {
-            cq.post(&ring.mem, sq.batch.get(..sq.batched.min(BATCH)).unwrap_or(&[]));
-            cq.publish(&ring.mem);
-        }
-        let stats = &mut cq.stats;
-        stats.entries = stats.entries.wrapping_add(sq.head.wrapping_sub(cq.sq_head).into());
-        stats.doorbells = stats.doorbells.wrapping_add(core::mem::take(&mut sq.doorbells));
-        if sq.avoided | sq.skipped != 0 {
-            stats.avoided = stats.avoided.wrapping_add(core::mem::take(&mut sq.avoided));
-            stats.skipped = stats.skipped.wrapping_add(core::mem::take(&mut sq.skipped));
-        }
-        cq.sq_head = sq.head;
-        let notify = cq.whom(&ring.mem, sq.batched > 0, true);
-        let mut broken = None;
-        if ix(sq.stash) < BATCH {
-            match cq.look(&ring.mem) {
-                Ok(_) => {
-                    sq.stash = sq.stash.saturating_add(cq.reserve_all());
-                    if sq.stash > 0 && cq.stall == Stall::Slot {
-                        // The reaper came between the pass's last look and this one. It rings: CQ_BLOCKED is still said.
-                        cq.stall = Stall::None;
-                    }
-                }
-                Err(out) => broken = Some(out),
-            }
-        }
-        (notify, broken)
-    });
-    if ring.host.traces_completions() {
-        trace_batch(ring, sq);
-    }
-    sq.batched = 0;
-    if notify.any() {
-        ring.host.notify(notify);
-    }
-    if let Some(out) = broken {
-        ring.break_ring(out);
-    }
-}
-
-#[cold]
-fn trace_batch<H: Host>(ring: &Ring<H>, sq: &Sq) {
-    for &[user_data, result, ..] in sq.batch.iter().take(sq.batched) {
-        ring.host.trace(Event::Complete { user_data, res: Cqe::from_words([user_data, result]).res });
-    }
 }
 
 /// Makes sure of a completion slot and a request for the next entry. `false`: there is none, somebody else has been charged
@@ -353,7 +394,7 @@ fn stock<H: Host>(ring: &Ring<H>, sq: &mut Sq) -> bool {
     loop {
         let got = ring.cq.with(|cq| {
             if sq.stash == 0 {
-                cq.look(&ring.mem)?;
+                cq.look(&ring.mem, &ring.posted)?;
                 sq.stash = cq.reserve_all();
             }
             if ring.issuing.spare.get() == NONE {

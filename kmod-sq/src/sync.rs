@@ -2,9 +2,9 @@
 //! Atomics and cells: core's, or loom's in a model.
 
 #[cfg(not(loom))]
-pub(crate) use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 #[cfg(loom)]
 pub(crate) type OwnedCell<T> = loom::cell::UnsafeCell<T>;
@@ -56,11 +56,23 @@ pub mod model {
         RefDrop,
         /// `refs`: the last reference has gone.
         RefLast,
+        /// `shown`: stored after `cq_tail`.
+        ShownStore,
+        /// `shown`: loaded by whoever waits for completions.
+        ShownLoad,
+        /// `consumed`: stored by the drain owner.
+        ConsumedStore,
+        /// `consumed`: loaded by whoever waits for the ring to be idle.
+        ConsumedLoad,
+        /// `inflight`: a request has completed.
+        InflightStore,
+        /// `inflight`: the drain owner asks whether it may post.
+        InflightLoad,
     }
 
     impl Site {
         /// All of them.
-        pub const ALL: [Self; 11] = [
+        pub const ALL: [Self; 17] = [
             Self::DrainOwn,
             Self::DrainKnock,
             Self::DrainRelease,
@@ -72,6 +84,12 @@ pub mod model {
             Self::StopEnable,
             Self::RefDrop,
             Self::RefLast,
+            Self::ShownStore,
+            Self::ShownLoad,
+            Self::ConsumedStore,
+            Self::ConsumedLoad,
+            Self::InflightStore,
+            Self::InflightLoad,
         ];
     }
 

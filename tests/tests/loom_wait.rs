@@ -4,13 +4,15 @@
 
 use std::sync::Arc;
 
-use liburing_shm::ring::Producer;
+use kmod_sq::model::Site;
+use liburing_shm::ring::{Consumer, Producer};
+use loom::sync::atomic::Ordering::Relaxed;
 use loom::thread;
 use sq_conformance::checkers::loom_host::{Holder, LoomHost, Model, Shape, nop};
 use sq_conformance::checkers::loom_mem::{LoomMem, Weaken};
-use sq_conformance::checkers::loom_run::{explore, matrix};
+use sq_conformance::checkers::loom_run::{explore, matrix, must_fail};
 use sq_uapi::consts::{enter_flags, setup_flags, sqe_flags};
-use sq_uapi::{Errno, SqEnter, UserMem, UserWord};
+use sq_uapi::{Errno, Fence, SqEnter, UserMem, UserWord};
 
 use kmod_sq::{Ring, RingRef};
 
@@ -56,6 +58,67 @@ fn two_waiters(weaken: Weaken) {
     assert_eq!(wait_for(&ring, 2, 0), 0);
     other.join().unwrap();
     completer.join().unwrap();
+    assert!(ring.balanced(), "CQ-5");
+}
+
+/// One thread waits for a completion that the drain owner posts without the lock, and sees it when it is woken (BELL-4).
+fn inline_waiter(weaken: Weaken) {
+    let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags: 0 };
+    let Model { ring, mem, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
+    let worker = spawn_worker(&ring);
+    let submitter = thread::spawn({
+        let (ring, mem) = (ring.clone(), mem.clone());
+        move || submit(&ring, &mem, &mut Producer::new(1, false), &[nop(7, 0)])
+    });
+    assert_eq!(wait_for(&ring, 1, 0), 0);
+    let mut consumer = Consumer::new();
+    assert_eq!(consumer.ready(&mem), 1, "WAIT-1: what the wait ended for is there to reap");
+    assert_eq!(consumer.pop(&mem).unwrap()[0], 7);
+    submitter.join().unwrap();
+    ring.host().end_worker();
+    worker.join().unwrap();
+}
+
+/// One thread waits for the ring to be idle, and then finds what led to it: the completion that another thread's drain posted.
+fn idle_waiter_inline(weaken: Weaken) {
+    let shape = Shape { sq_entries: 1, cq_entries: 2, max_inflight: 1, flags: 0 };
+    let Model { ring, mem, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
+    let mut producer = Producer::new(1, false);
+    producer.push(&mem, nop(7, 0)).unwrap();
+    producer.publish(&mem);
+    let worker = spawn_worker(&ring);
+    let drainer = thread::spawn({
+        let ring = ring.clone();
+        move || ring.doorbell().unwrap()
+    });
+    // More than will come: the wait ends by being idle.
+    assert_eq!(wait_for(&ring, 2, enter_flags::WAIT_IDLE), 0);
+    assert_eq!(Consumer::new().ready(&mem), 1, "WAIT-1: idle is: consumed, and what came of it is shown");
+    drainer.join().unwrap();
+    ring.host().end_worker();
+    worker.join().unwrap();
+}
+
+/// A request completes on another thread, and the drain owner, which then posts without the lock, goes on behind it.
+fn right_to_post(weaken: Weaken) {
+    let shape = Shape { sq_entries: 2, cq_entries: 4, max_inflight: 2, flags: 0 };
+    let driver = Arc::new(Holder::default());
+    let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
+    let mut producer = Producer::new(2, false);
+    // The second has the next request set aside, so that nothing takes the lock before the third.
+    submit(&ring, &mem, &mut producer, &[nop(1, sqe_flags::ASYNC), nop(2, 0)]);
+    let submitter = thread::spawn({
+        let (ring, mem) = (ring.clone(), mem.clone());
+        move || submit(&ring, &mem, &mut producer, &[nop(3, 0)])
+    });
+    driver.take().unwrap().complete(Ok(0));
+    submitter.join().unwrap();
+    LoomHost::run_late_worker(&ring);
+    let mut consumer = Consumer::new();
+    assert_eq!(consumer.ready(&mem), 3, "SUB-2");
+    let mut seen: Vec<u64> = std::iter::from_fn(|| consumer.pop(&mem)).map(|cqe| cqe[0]).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, [1, 2, 3], "SUB-2");
     assert!(ring.balanced(), "CQ-5");
 }
 
@@ -152,6 +215,41 @@ fn bell_4_two_waiters() {
 }
 
 #[test]
+fn bell_4_inline_waiter() {
+    explore(inline_waiter, PREEMPTIONS);
+}
+
+#[test]
+fn wait_1_idle_waiter_inline() {
+    explore(idle_waiter_inline, PREEMPTIONS);
+}
+
+#[test]
+fn cq_5_right_to_post() {
+    explore(right_to_post, PREEMPTIONS);
+}
+
+#[test]
+fn a_post_that_overlooks_its_watcher_is_noticed() {
+    must_fail("bell_4_inline_waiter", Weaken::Fence(Fence::PostKernel));
+    must_fail("bell_4_inline_waiter", Weaken::Fence(Fence::WatchKernel));
+}
+
+#[test]
+fn weak_counts_of_what_was_posted_are_noticed() {
+    for (site, name) in [
+        (Site::ShownStore, "bell_4_inline_waiter"),
+        (Site::ShownLoad, "bell_4_inline_waiter"),
+        (Site::ConsumedStore, "wait_1_idle_waiter_inline"),
+        (Site::ConsumedLoad, "wait_1_idle_waiter_inline"),
+        (Site::InflightStore, "cq_5_right_to_post"),
+        (Site::InflightLoad, "cq_5_right_to_post"),
+    ] {
+        must_fail(name, Weaken::Site(site, Relaxed));
+    }
+}
+
+#[test]
 fn wait_1_idle_waiter() {
     explore(idle_waiter, PREEMPTIONS);
 }
@@ -177,6 +275,9 @@ fn wait_1_broken_waiter() {
 fn matrix_of_weakenings() {
     matrix(&[
         "bell_4_two_waiters",
+        "bell_4_inline_waiter",
+        "wait_1_idle_waiter_inline",
+        "cq_5_right_to_post",
         "wait_1_idle_waiter",
         "wait_1_idle_waiter_deferred",
         "wait_1_blocked_waiter",

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The memory traits over two mapped regions: what runs in the kernel, in a process, and behind `/dev/sq*`.
 
+use core::marker::PhantomData;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use crate::copy::load_entry;
-use crate::mem::{Fence, KernelMem, KernelWord, UserMem, UserWord, write_each};
+use crate::mem::{CqePlace, Fence, KernelMem, KernelWord, UserMem, UserWord};
 use crate::structs::SqOffsets;
 
 /// What a [`Mapped`] is made of.
@@ -138,10 +139,18 @@ impl Mapped {
         unsafe { self.sqes.byte_add(slot + unit * UNIT) }
     }
 
-    #[inline]
-    fn sqe(&self, index: u32, unit: usize) -> &[AtomicU64; 8] {
-        // SAFETY: as in `user_word`.
-        unsafe { self.slot(index, unit).as_ref() }
+    /// The entries from free-running `head` on, and how many follow before their array ends.
+    #[inline(always)]
+    fn sqes_from(&self, head: u32) -> (Step<'_, [AtomicU64; 8]>, u32) {
+        // SAFETY: the entries' array (contract of `new`).
+        unsafe { Step::new(self.sqes, self.sq_mask, self.sqe_bytes, head) }
+    }
+
+    /// The same of completions.
+    #[inline(always)]
+    fn cqes_from(&self, tail: u32) -> (Step<'_, [AtomicU64; 2]>, u32) {
+        // SAFETY: the completions' array (contract of `new`).
+        unsafe { Step::new(self.cqes, self.cq_mask, self.cqe_bytes, tail) }
     }
 
     /// The `unit`th (0 or 1) 16 bytes of the completion at `index`.
@@ -181,7 +190,126 @@ fn load2(words: &[AtomicU64; 2]) -> [u64; 2] {
     [a.load(Ordering::Relaxed), b.load(Ordering::Relaxed)]
 }
 
+/// Steps through an array of the mapping, which the borrow keeps.
+///
+/// Invariant: as often as whoever holds it says, `at` is an element of the array, and then the next one, `bytes` further on.
+struct Step<'a, T> {
+    at: *const T,
+    bytes: usize,
+    mapping: PhantomData<&'a Mapped>,
+}
+
+impl<'a, T> Step<'a, T> {
+    /// From free-running `index` on, and how many elements follow it to the end of the array: `mask` + 1 of them, each `bytes` long,
+    /// from `start` on.
+    ///
+    /// # Safety
+    ///
+    /// That is an array of the mapping.
+    #[inline(always)]
+    unsafe fn new(start: NonNull<T>, mask: u32, bytes: usize, index: u32) -> (Self, u32) {
+        let index = index & mask;
+        // SAFETY: the masked index lies inside the array (the contract).
+        let at = unsafe { start.byte_add(index as usize * bytes) }.as_ptr();
+        (Self { at, bytes, mapping: PhantomData }, mask.wrapping_sub(index).wrapping_add(1))
+    }
+
+    /// The element, and on to the next.
+    ///
+    /// # Safety
+    ///
+    /// The end of the array has not been reached.
+    #[inline(always)]
+    unsafe fn next(&mut self) -> &'a T {
+        let at = self.at;
+        // Behind the last element this leads nowhere, and is not followed.
+        self.at = at.wrapping_byte_add(self.bytes);
+        // SAFETY: an element (the contract): mapped as long as the borrow, aligned, and made of atomics, which others may write.
+        unsafe { &*at }
+    }
+}
+
+/// Calls `next` `left` times.
+struct Times<F> {
+    left: u32,
+    next: F,
+}
+
+impl<T, F: FnMut() -> T> Iterator for Times<F> {
+    type Item = T;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<T> {
+        self.left = self.left.checked_sub(1)?;
+        Some((self.next)())
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left as usize, Some(self.left as usize))
+    }
+}
+
+impl<T, F: FnMut() -> T> ExactSizeIterator for Times<F> {}
+
+/// Entries and places of completions side by side, on a ring with short ones.
+struct Pairs<'a> {
+    sqes: Step<'a, [AtomicU64; 8]>,
+    cqes: Step<'a, [AtomicU64; 2]>,
+    /// Of both.
+    left: usize,
+}
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (MappedPlace<'a>, [u64; 8]);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        // SAFETY: one of those left.
+        let first = unsafe { self.cqes.next() };
+        // SAFETY: one of those left.
+        let words = load_sqe(unsafe { self.sqes.next() });
+        Some((MappedPlace { first, wide: false }, words))
+    }
+
+    #[inline(always)]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Pairs<'_> {}
+
+/// A completion's place in the mapping.
+#[derive(Debug)]
+pub struct MappedPlace<'a> {
+    first: &'a [AtomicU64; 2],
+    wide: bool,
+}
+
+impl CqePlace for MappedPlace<'_> {
+    #[inline(always)]
+    fn write(self, words: [u64; 2]) {
+        store2(self.first, words);
+    }
+
+    #[inline]
+    fn write_wide(self, words: [u64; 4]) {
+        let [a, b, c, d] = words;
+        store2(self.first, [a, b]);
+        if self.wide {
+            // SAFETY: a completion has two units here, and this is the first: the other follows inside the array.
+            let second = unsafe { NonNull::from(self.first).add(1) };
+            // SAFETY: as in `kernel_word`.
+            store2(unsafe { second.as_ref() }, [c, d]);
+        }
+    }
+}
+
 impl KernelMem for Mapped {
+    type Place<'a> = MappedPlace<'a>;
+
     #[inline]
     fn load_user(&self, word: UserWord) -> u32 {
         let order = match word {
@@ -201,46 +329,37 @@ impl KernelMem for Mapped {
     }
 
     #[inline]
-    fn copy_sqe(&self, index: u32) -> [u64; 8] {
-        load_sqe(self.sqe(index, 0))
-    }
-
-    #[inline]
     fn copy_sqe_tail(&self, index: u32) -> [u64; 8] {
-        if self.sqe_bytes > UNIT { load_entry(self.sqe(index, 1)) } else { [0; 8] }
+        if self.sqe_bytes == UNIT {
+            return [0; 8];
+        }
+        // SAFETY: as in `user_word`: an entry has two units here.
+        load_entry(unsafe { self.slot(index, 1).as_ref() })
     }
 
-    #[inline]
-    fn write_cqe(&self, index: u32, words: [u64; 4]) {
-        let [a, b, c, d] = words;
-        store2(self.cqe(index, 0), [a, b]);
-        if self.cqe_bytes > CQE_UNIT {
-            store2(self.cqe(index, 1), [c, d]);
-        }
+    #[inline(always)]
+    fn sqe_run(&self, head: u32, most: u32) -> impl ExactSizeIterator<Item = [u64; 8]> {
+        let (mut sqes, straight) = self.sqes_from(head);
+        // SAFETY: at most to the end of the array.
+        Times { left: most.min(straight), next: move || load_sqe(unsafe { sqes.next() }) }
     }
 
-    #[inline]
-    fn write_cqes(&self, index: u32, cqes: &[[u64; 4]]) {
-        let start = (index & self.cq_mask) as usize;
-        let before_the_wrap = self.cq_mask as usize + 1 - start;
-        if self.cqe_bytes > CQE_UNIT || cqes.len() > before_the_wrap {
-            return write_each(self, index, cqes);
-        }
-        // SAFETY: start is below cq_entries, so the place is inside the array (contract of `new`).
-        let first = unsafe { self.cqes.add(start) };
-        // SAFETY: start + len is at most cq_entries; otherwise as in `kernel_word`.
-        let slots = unsafe { core::slice::from_raw_parts(first.as_ptr(), cqes.len()) };
-        let (fours, rest) = cqes.as_chunks::<4>();
-        let (slot_fours, slots) = slots.as_chunks::<4>();
-        for ([a, b, c, d], [e, f, g, h]) in slot_fours.iter().zip(fours) {
-            store2(a, [e[0], e[1]]);
-            store2(b, [f[0], f[1]]);
-            store2(c, [g[0], g[1]]);
-            store2(d, [h[0], h[1]]);
-        }
-        for (slot, [a, b, ..]) in slots.iter().zip(rest) {
-            store2(slot, [*a, *b]);
-        }
+    #[inline(always)]
+    fn cqe_run(&self, tail: u32, most: u32) -> impl ExactSizeIterator<Item = MappedPlace<'_>> {
+        let (mut cqes, straight) = self.cqes_from(tail);
+        let wide = self.cqe_bytes > CQE_UNIT;
+        // SAFETY: as above.
+        Times { left: most.min(straight), next: move || MappedPlace { first: unsafe { cqes.next() }, wide } }
+    }
+
+    #[inline(always)]
+    fn pair_run(&self, tail: u32, head: u32, most: u32) -> impl ExactSizeIterator<Item = (MappedPlace<'_>, [u64; 8])> {
+        let ((mut sqes, sq_straight), (mut cqes, cq_straight)) = (self.sqes_from(head), self.cqes_from(tail));
+        // Said here, so that the compiler need not look it up at each step.
+        (sqes.bytes, cqes.bytes) = (UNIT, CQE_UNIT);
+        let short = self.sqe_bytes == UNIT && self.cqe_bytes == CQE_UNIT;
+        let left = if short { most.min(sq_straight).min(cq_straight) } else { 0 };
+        Pairs { sqes, cqes, left: left as usize }
     }
 
     #[inline]

@@ -58,6 +58,10 @@ pub enum Fence {
     BlockedKernel,
     /// CQ-2, reaper: between publishing `cq_head` and looking at `CQ_BLOCKED`.
     BlockedUser,
+    /// BELL-4, drain owner: between posting and looking whether anybody watches.
+    PostKernel,
+    /// BELL-4, waiter in the kernel side: between saying that it watches and looking at what was posted again.
+    WatchKernel,
 }
 
 /// The kernel side's access to a ring.
@@ -72,30 +76,50 @@ pub enum Fence {
 /// }
 /// ```
 pub trait KernelMem {
+    /// A place for a completion.
+    type Place<'a>: CqePlace
+    where
+        Self: 'a;
+
     /// Loads a word that user space may change at any time. IDX-3: once per pass.
     fn load_user(&self, word: UserWord) -> u32;
     /// Stores a word that only the kernel side writes.
     fn store_kernel(&self, word: KernelWord, value: u32);
-    /// Copies the first 64 bytes of the entry at free-running `index`: each word is loaded exactly once (SNAP-1).
-    fn copy_sqe(&self, index: u32) -> [u64; 8];
     /// Copies the last 64 bytes of a 128-byte entry; zeros on a ring with 64-byte entries.
     fn copy_sqe_tail(&self, index: u32) -> [u64; 8];
-    /// Writes the completion at free-running `index`. The last two words are dropped on a ring with 16-byte ones.
-    fn write_cqe(&self, index: u32, words: [u64; 4]);
-    /// Writes completions from free-running `index` on.
-    fn write_cqes(&self, index: u32, cqes: &[[u64; 4]]) {
-        write_each(self, index, cqes);
+    /// The next `most` entries from free-running `head` on, or fewer: up to where their array ends. Each is copied as it is taken, and
+    /// cannot be had twice (SNAP-1): the first 64 bytes.
+    fn sqe_run(&self, head: u32, most: u32) -> impl ExactSizeIterator<Item = [u64; 8]>;
+    /// The places of the next `most` completions from free-running `tail` on, or fewer: up to where their array ends.
+    fn cqe_run(&self, tail: u32, most: u32) -> impl ExactSizeIterator<Item = Self::Place<'_>>;
+    /// Both side by side, as long as the shorter. On a ring of 64-byte entries and 16-byte completions; on others there may be none.
+    fn pair_run(&self, tail: u32, head: u32, most: u32) -> impl ExactSizeIterator<Item = (Self::Place<'_>, [u64; 8])> {
+        // The place comes first: an entry that has been copied must not be dropped for want of one.
+        self.cqe_run(tail, most).zip(self.sqe_run(head, most))
     }
     /// A full (sequentially consistent) fence.
     fn kernel_fence(&self, site: Fence);
 }
 
-/// [`KernelMem::write_cqes`], one by one.
-#[inline(never)]
-pub(crate) fn write_each<M: KernelMem + ?Sized>(mem: &M, mut index: u32, cqes: &[[u64; 4]]) {
-    for words in cqes {
-        mem.write_cqe(index, *words);
-        index = index.wrapping_add(1);
+/// A place for one completion.
+pub trait CqePlace {
+    /// Writes it: `user_data`, and result and flags.
+    fn write(self, words: [u64; 2]);
+    /// Writes it whole; on a ring with 16-byte completions the last two words are dropped.
+    fn write_wide(self, words: [u64; 4]);
+}
+
+/// A place in private memory.
+impl CqePlace for &mut [u64; 4] {
+    #[inline]
+    fn write(self, [user_data, result]: [u64; 2]) {
+        let [a, b, ..] = self;
+        (*a, *b) = (user_data, result);
+    }
+
+    #[inline]
+    fn write_wide(self, words: [u64; 4]) {
+        *self = words;
     }
 }
 

@@ -4,7 +4,7 @@
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use sq_uapi::{KernelMem, KernelWord, Mapped, Parts, SqOffsets, UserMem, UserWord};
+use sq_uapi::{CqePlace, KernelMem, KernelWord, Mapped, Parts, SqOffsets, UserMem, UserWord};
 
 const WORDS: usize = 512;
 
@@ -21,6 +21,11 @@ impl Memory {
 
     /// Four entries of 128 bytes, four completions of 32, each array between words that must stay as they are.
     fn view(&self) -> Mapped {
+        self.view_of(true)
+    }
+
+    /// The same, or with entries of 64 bytes and completions of 16.
+    fn view_of(&self, wide: bool) -> Mapped {
         let start = |region: &[AtomicU64]| NonNull::from(region).cast::<u8>();
         let offsets = SqOffsets {
             sq_tail: 0,
@@ -35,7 +40,7 @@ impl Memory {
             resv: [0; 7],
         };
         let (user, kernel) = (start(&self.user), start(&self.kernel));
-        let parts = Parts { user, kernel, offsets, sq_entries: 4, cq_entries: 4, sqe128: true, cqe32: true };
+        let parts = Parts { user, kernel, offsets, sq_entries: 4, cq_entries: 4, sqe128: wide, cqe32: wide };
         // SAFETY: 4096 bytes hold the words, 256 + 4 * 128 and 384 + 4 * 32; the vectors outlive the view in each test.
         unsafe { Mapped::new(parts) }
     }
@@ -55,9 +60,10 @@ fn idx1_every_index_is_masked() {
         let start = 256 + (index as usize % 4) * 128;
         assert_eq!(touched(&memory.user), (start..start + 128).step_by(8).collect::<Vec<_>>(), "entry {index}");
         assert_eq!(touched(&memory.kernel), []);
-        assert_eq!((view.copy_sqe(index), view.copy_sqe_tail(index)), ([u64::MAX; 8], [u64::MAX; 8]));
+        let copied: Vec<_> = view.sqe_run(index, 1).collect();
+        assert_eq!((copied, view.copy_sqe_tail(index)), (vec![[u64::MAX; 8]], [u64::MAX; 8]));
 
-        view.write_cqe(index, [u64::MAX; 4]);
+        view.cqe_run(index, 1).for_each(|place| place.write_wide([u64::MAX; 4]));
         let start = 384 + (index as usize % 4) * 32;
         assert_eq!(touched(&memory.kernel), (start..start + 32).step_by(8).collect::<Vec<_>>(), "completion {index}");
         assert_eq!(view.read_cqe(index), [u64::MAX; 4]);
@@ -73,8 +79,49 @@ fn idx1_a_queue_goes_on_when_its_indices_wrap() {
         view.write_sqe(index, [u64::from(n); 8]);
         view.store_user(UserWord::SqTail, index.wrapping_add(1));
         assert_eq!(view.load_user(UserWord::SqTail).wrapping_sub(index), 1);
-        assert_eq!(view.copy_sqe(index), [u64::from(n); 8]);
+        assert_eq!(view.sqe_run(index, 1).collect::<Vec<_>>(), [[u64::from(n); 8]]);
     }
+}
+
+/// Each of the runs, by itself and side by side, goes as far as it may, and no further than its array.
+#[test]
+fn idx1_a_run_ends_where_its_array_does() {
+    for wide in [false, true] {
+        for (index, most) in [(0, 4), (0, 9), (1, 2), (3, 4), (u32::MAX, 4), (u32::MAX - 2, u32::MAX), (2, 0)] {
+            a_run_ends_where_its_array_does(wide, index, most);
+        }
+    }
+}
+
+fn a_run_ends_where_its_array_does(wide: bool, index: u32, most: u32) {
+    let memory = Memory::new();
+    let view = memory.view_of(wide);
+    for slot in 0..4u32 {
+        view.write_sqe(slot, [slot.into(); 8]);
+    }
+    let straight = 4 - index % 4;
+    let expected: Vec<u64> = (index % 4..4).take(most.min(straight) as usize).map(u64::from).collect();
+    let copied: Vec<u64> = view.sqe_run(index, most).map(|words| words[0]).collect();
+    assert_eq!(copied, expected, "{most} entries from {index}");
+    assert_eq!((view.sqe_run(index, most).len(), view.cqe_run(index, most).len()), (expected.len(), expected.len()));
+    assert_eq!(view.cqe_run(index, most).count(), expected.len(), "{most} completions from {index}");
+    // The completions begin one further on: their array may be the one that ends first.
+    let tail = index.wrapping_add(1);
+    let pairs = view.pair_run(tail, index, most);
+    let shorter = if wide { 0 } else { most.min(straight).min(4 - tail % 4) };
+    assert_eq!(pairs.len(), shorter as usize, "{most} pairs from {index}");
+    let mut read = Vec::new();
+    for (place, words) in pairs {
+        place.write([u64::MAX, words[0]]);
+        read.push(words[0]);
+    }
+    assert_eq!(read, expected[..shorter as usize]);
+    let bytes = if wide { 32 } else { 16 };
+    let written = |n: u32| 384 + (tail.wrapping_add(n) % 4) as usize * bytes;
+    let mut expected: Vec<usize> = (0..shorter).map(written).collect();
+    expected.sort_unstable();
+    let touched: Vec<usize> = touched(&memory.kernel).into_iter().filter(|at| at % 16 == 0).collect();
+    assert_eq!(touched, expected, "{most} pairs from {index}");
 }
 
 /// That the kernel side has no way to load its own words back, nor to keep a reference to an entry (SNAP-2), is the compiler's to

@@ -80,6 +80,8 @@ unsafe extern "C" fn target_bytes<D: Driver>(data: *const c_void) -> u64 {
 /// A driver as the framework calls it: a table and the data that goes with it.
 #[derive(Clone, Copy, Debug)]
 pub struct Bound {
+    /// The table's, within reach.
+    issue: unsafe extern "C" fn(*const c_void, *mut RawOp) -> i32,
     table: &'static Table,
     data: *const c_void,
 }
@@ -107,7 +109,7 @@ impl Bound {
         if table.flags & !TABLE_FILES != 0 {
             return Err(Errno::EINVAL);
         }
-        let bound = Self { table, data };
+        let bound = Self { issue: table.issue, table, data };
         if bound.name().is_empty() || bound.name().count_bytes() > 15 { Err(Errno::EINVAL) } else { Ok(bound) }
     }
 
@@ -119,7 +121,7 @@ impl Bound {
     #[inline]
     pub unsafe fn issue(&self, op: &mut RawOp) -> i32 {
         // SAFETY: the contract, and that of `new`; `op` is exclusive.
-        unsafe { (self.table.issue)(self.data, op) }
+        unsafe { (self.issue)(self.data, op) }
     }
 
     /// Makes a request finish.
@@ -128,8 +130,13 @@ impl Bound {
         unsafe { (self.table.cancel)(self.data, id) }
     }
 
+    /// Whether the driver wants to know of batches.
+    #[must_use]
+    pub const fn batches(&self) -> bool {
+        self.table.begin.is_some() || self.table.commit.is_some()
+    }
+
     /// Before a batch.
-    #[inline]
     pub fn begin(&self) {
         if let Some(begin) = self.table.begin {
             // SAFETY: the contract of `new`.

@@ -16,7 +16,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use sq_uapi::{Fence, KernelMem, KernelWord, UserMem, UserWord};
+use sq_uapi::{CqePlace, Fence, KernelMem, KernelWord, UserMem, UserWord};
 
 use super::interleave::{Why, is_locked, point};
 
@@ -178,7 +178,56 @@ impl HostileMem {
     }
 }
 
+impl HostileMem {
+    fn entries(&self) -> u32 {
+        len(&self.state().user.sqes)
+    }
+
+    fn copy_sqe(&self, index: u32) -> [u64; 8] {
+        {
+            let mut s = self.state();
+            assert_eq!(index, s.copied, "SNAP-1: each entry is copied once, in order");
+            let left = s.tail_seen.wrapping_sub(index);
+            assert!((1..=len(&s.user.sqes)).contains(&left), "IDX-3: entry {index} was not published");
+            s.copied = index.wrapping_add(1);
+        }
+        let words: [u64; 8] = std::array::from_fn(|word| self.load(Access::Sqe(index, word)));
+        let mut whole = [0; 16];
+        whole[..8].copy_from_slice(&words);
+        self.state().record.accepted.push(whole);
+        words
+    }
+
+    fn write_cqe(&self, index: u32, words: [u64; 4]) {
+        let mut s = self.state();
+        assert_eq!(index, s.written, "CQ-1: completions are written once, in order");
+        let entries = len(&s.cqes);
+        assert!(index.wrapping_sub(s.head_seen) < entries, "CQ-1: an unreaped completion is overwritten");
+        s.written = index.wrapping_add(1);
+        s.cqes[(index & (entries - 1)) as usize] = words;
+        s.record.completed.push(words);
+    }
+}
+
+/// A completion's place.
+pub struct Place<'a> {
+    mem: &'a HostileMem,
+    index: u32,
+}
+
+impl CqePlace for Place<'_> {
+    fn write(self, [user_data, result]: [u64; 2]) {
+        self.mem.write_cqe(self.index, [user_data, result, 0, 0]);
+    }
+
+    fn write_wide(self, words: [u64; 4]) {
+        self.mem.write_cqe(self.index, words);
+    }
+}
+
 impl KernelMem for HostileMem {
+    type Place<'a> = Place<'a>;
+
     fn load_user(&self, word: UserWord) -> u32 {
         let value = u32::try_from(self.load(Access::Word(word))).unwrap();
         let mut s = self.state();
@@ -223,19 +272,10 @@ impl KernelMem for HostileMem {
         }
     }
 
-    fn copy_sqe(&self, index: u32) -> [u64; 8] {
-        {
-            let mut s = self.state();
-            assert_eq!(index, s.copied, "SNAP-1: each entry is copied once, in order");
-            let left = s.tail_seen.wrapping_sub(index);
-            assert!((1..=len(&s.user.sqes)).contains(&left), "IDX-3: entry {index} was not published");
-            s.copied = index.wrapping_add(1);
-        }
-        let words: [u64; 8] = std::array::from_fn(|word| self.load(Access::Sqe(index, word)));
-        let mut whole = [0; 16];
-        whole[..8].copy_from_slice(&words);
-        self.state().record.accepted.push(whole);
-        words
+    fn sqe_run(&self, head: u32, most: u32) -> impl ExactSizeIterator<Item = [u64; 8]> {
+        // As many slots as there are up to the end of the array: no more are named by one run.
+        let straight = self.entries() - (head & (self.entries() - 1));
+        (0..most.min(straight)).map(move |n| self.copy_sqe(head.wrapping_add(n)))
     }
 
     fn copy_sqe_tail(&self, index: u32) -> [u64; 8] {
@@ -250,14 +290,9 @@ impl KernelMem for HostileMem {
         words
     }
 
-    fn write_cqe(&self, index: u32, words: [u64; 4]) {
-        let mut s = self.state();
-        assert_eq!(index, s.written, "CQ-1: completions are written once, in order");
-        let entries = len(&s.cqes);
-        assert!(index.wrapping_sub(s.head_seen) < entries, "CQ-1: an unreaped completion is overwritten");
-        s.written = index.wrapping_add(1);
-        s.cqes[(index & (entries - 1)) as usize] = words;
-        s.record.completed.push(words);
+    fn cqe_run(&self, tail: u32, most: u32) -> impl ExactSizeIterator<Item = Place<'_>> {
+        let entries = len(&self.state().cqes);
+        (0..most.min(entries - (tail & (entries - 1)))).map(move |n| Place { mem: self, index: tail.wrapping_add(n) })
     }
 
     fn kernel_fence(&self, _: Fence) {}

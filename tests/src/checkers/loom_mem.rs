@@ -11,7 +11,7 @@ use std::sync::Arc;
 use kmod_sq::model::Site;
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU32, Ordering, fence};
-use sq_uapi::{Fence, KernelMem, KernelWord, UserMem, UserWord};
+use sq_uapi::{CqePlace, Fence, KernelMem, KernelWord, UserMem, UserWord};
 
 /// What is made weaker in a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,14 @@ impl Weaken {
     pub fn every() -> impl Iterator<Item = Self> {
         let user = [UserWord::SqTail, UserWord::CqHead, UserWord::CqFlags].into_iter();
         let kernel = [KernelWord::SqHead, KernelWord::SqState, KernelWord::CqTail, KernelWord::Broken].into_iter();
-        let fences = [Fence::BellKernel, Fence::BellUser, Fence::BlockedKernel, Fence::BlockedUser];
+        let fences = [
+            Fence::BellKernel,
+            Fence::BellUser,
+            Fence::BlockedKernel,
+            Fence::BlockedUser,
+            Fence::PostKernel,
+            Fence::WatchKernel,
+        ];
         let sites = Site::ALL.into_iter().flat_map(|site| {
             [Ordering::Relaxed, Ordering::Acquire, Ordering::Release].map(move |order| Self::Site(site, order))
         });
@@ -127,7 +134,23 @@ impl LoomMem {
     }
 }
 
+/// A completion's place.
+pub struct Place<'a>(&'a UnsafeCell<[u64; 4]>);
+
+impl CqePlace for Place<'_> {
+    fn write(self, [user_data, result]: [u64; 2]) {
+        self.write_wide([user_data, result, 0, 0]);
+    }
+
+    fn write_wide(self, words: [u64; 4]) {
+        // SAFETY: loom has checked that no access is concurrent.
+        self.0.with_mut(|place| unsafe { *place = words });
+    }
+}
+
 impl KernelMem for LoomMem {
+    type Place<'a> = Place<'a>;
+
     fn load_user(&self, word: UserWord) -> u32 {
         let strong = match word {
             UserWord::SqTail | UserWord::CqHead => Ordering::Acquire,
@@ -144,18 +167,19 @@ impl KernelMem for LoomMem {
         self.kernel_word(word).store(value, self.order(Weaken::KernelStore(word), strong));
     }
 
-    fn copy_sqe(&self, index: u32) -> [u64; 8] {
+    fn sqe_run(&self, head: u32, most: u32) -> impl ExactSizeIterator<Item = [u64; 8]> {
+        let straight = self.0.sqes.len() as u32 - (head & (self.0.sqes.len() as u32 - 1));
         // SAFETY: loom has checked that no write is concurrent.
-        self.sqe(index).with(|words| unsafe { *words })
+        (0..most.min(straight)).map(move |n| self.sqe(head.wrapping_add(n)).with(|words| unsafe { *words }))
     }
 
     fn copy_sqe_tail(&self, _: u32) -> [u64; 8] {
         [0; 8]
     }
 
-    fn write_cqe(&self, index: u32, words: [u64; 4]) {
-        // SAFETY: loom has checked that no access is concurrent.
-        self.cqe(index).with_mut(|place| unsafe { *place = words });
+    fn cqe_run(&self, tail: u32, most: u32) -> impl ExactSizeIterator<Item = Place<'_>> {
+        let straight = self.0.cqes.len() as u32 - (tail & (self.0.cqes.len() as u32 - 1));
+        (0..most.min(straight)).map(move |n| Place(self.cqe(tail.wrapping_add(n))))
     }
 
     fn kernel_fence(&self, site: Fence) {
@@ -181,14 +205,14 @@ impl UserMem for LoomMem {
     }
 
     fn write_sqe(&self, index: u32, words: [u64; 8]) {
-        // SAFETY: as in `write_cqe`.
+        // SAFETY: as in `Place`.
         self.sqe(index).with_mut(|place| unsafe { *place = words });
     }
 
     fn write_sqe_tail(&self, _: u32, _: [u64; 8]) {}
 
     fn read_cqe(&self, index: u32) -> [u64; 4] {
-        // SAFETY: as in `copy_sqe`.
+        // SAFETY: as in `sqe_run`.
         self.cqe(index).with(|words| unsafe { *words })
     }
 

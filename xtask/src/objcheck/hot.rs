@@ -38,8 +38,9 @@ struct Copy {
 }
 
 impl Copy {
+    /// The address of an entry may be kept with any distance to it; that of its second half is made from the entry's.
     fn is_first_half(&self) -> bool {
-        self.place.displacement == 0
+        self.place.displacement != WORDS * 8
     }
 }
 
