@@ -50,15 +50,20 @@ impl Shared {
     /// The bare doorbell.
     pub(crate) fn bell(&self) -> Result<(), Errno> {
         self.rung.fetch_add(1, Ordering::Relaxed);
-        let rung = match self.door.call(ioctl::ENTER, &mut []) {
-            // The entries wait for completion slots. They are published, and go on when a slot is free: no error of theirs.
-            Ok(_) | Err(Errno::EBUSY) => Ok(()),
-            Err(errno) => Err(errno),
-        };
-        if rung.is_err() {
-            self.owe();
+        match self.door.call(ioctl::ENTER, &mut []) {
+            Ok(_) => Ok(()),
+            Err(errno) => self.bell_refused(errno),
         }
-        rung
+    }
+
+    #[cold]
+    fn bell_refused(&self, errno: Errno) -> Result<(), Errno> {
+        // The entries wait for completion slots. They are published, and go on when a slot is free: no error of theirs.
+        if errno == Errno::EBUSY {
+            return Ok(());
+        }
+        self.owe();
+        Err(errno)
     }
 }
 
@@ -334,10 +339,9 @@ impl CompletionQueue {
     pub fn reap(&mut self) -> Reap<'_> {
         // SAFETY: the iterator borrows this half, which keeps the mappings.
         let mem = unsafe { self.shared.mem.copy() };
-        let mut consumer = self.consumer.clone();
-        consumer.ready(&mem);
-        self.consumer.pass(&consumer);
-        Reap { consumer, mem, queue: self }
+        self.consumer.ready(&mem);
+        let (head, tail) = self.consumer.take_all();
+        Reap { head, tail, mem, queue: self }
     }
 
     /// Takes out one completion. Its slot goes back at once, since nobody knows whether its taker comes again.
@@ -354,9 +358,14 @@ impl CompletionQueue {
     #[inline]
     fn release(&mut self) {
         if self.consumer.release(&self.shared.mem) {
-            // The ring waited for slots, or for this process. If it is broken by now, the next submit says so.
-            let _ = self.shared.bell();
+            self.ring_for_slots();
         }
+    }
+
+    #[cold]
+    fn ring_for_slots(&self) {
+        // The ring waited for slots, or for this process. If it is broken by now, the next submit says so.
+        let _ = self.shared.bell();
     }
 
     /// Asks the kernel side not to signal the eventfd for a while: a hint, for a reaper that is busy reaping anyway. Returns
@@ -389,8 +398,9 @@ impl<'a> IntoIterator for &'a mut CompletionQueue {
 /// twice; their slots go back with the next ones.
 #[derive(Debug)]
 pub struct Reap<'a> {
-    /// Its own until it is dropped, and beside it the memory: in a loop both are at hand.
-    consumer: Consumer,
+    /// What is left, and beside it the memory: in a loop both are at hand.
+    head: u32,
+    tail: u32,
     mem: Mapped,
     queue: &'a mut CompletionQueue,
 }
@@ -400,14 +410,19 @@ impl Iterator for Reap<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<Completion> {
-        self.consumer.pop(&self.mem).map(Completion::from_words)
+        if self.head == self.tail {
+            return None;
+        }
+        let words = self.mem.read_cqe(self.head);
+        self.head = self.head.wrapping_add(1);
+        Some(Completion::from_words(words))
     }
 }
 
 impl Drop for Reap<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.queue.consumer = self.consumer.clone();
+        self.queue.consumer.give_back(self.head);
         self.queue.release();
     }
 }

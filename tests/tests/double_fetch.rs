@@ -94,6 +94,8 @@ struct Shared {
 }
 
 impl KernelMem for Shared {
+    type Place<'a> = <Mapped as KernelMem>::Place<'a>;
+
     fn load_user(&self, word: UserWord) -> u32 {
         self.mem.load_user(word)
     }
@@ -102,17 +104,19 @@ impl KernelMem for Shared {
         self.mem.store_kernel(word, value);
     }
 
-    fn copy_sqe(&self, index: u32) -> [u64; 8] {
-        self.last.store(index, Relaxed);
-        self.mem.copy_sqe(index)
+    fn sqe_run(&self, head: u32, most: u32) -> impl ExactSizeIterator<Item = [u64; 8]> {
+        (0..u32::MAX).zip(self.mem.sqe_run(head, most)).map(move |(n, words)| {
+            self.last.store(head.wrapping_add(n), Relaxed);
+            words
+        })
     }
 
     fn copy_sqe_tail(&self, index: u32) -> [u64; 8] {
         self.mem.copy_sqe_tail(index)
     }
 
-    fn write_cqe(&self, index: u32, words: [u64; 4]) {
-        self.mem.write_cqe(index, words);
+    fn cqe_run(&self, tail: u32, most: u32) -> impl ExactSizeIterator<Item = Self::Place<'_>> {
+        self.mem.cqe_run(tail, most)
     }
 
     fn kernel_fence(&self, site: Fence) {
@@ -143,7 +147,11 @@ fn attack(driver: &'static Commands, vulnerable: bool, most: u64, until_won: boo
     // SAFETY: both regions are as long as the geometry says, and stay. Entries are written atomically only, below.
     let mem = Shared { mem: Arc::new(unsafe { Mapped::new(parts) }), last: Arc::default() };
     let slots = mem.clone();
-    look_again(vulnerable.then(|| Rc::new(move || slots.mem.copy_sqe(slots.last.load(Relaxed))) as vulnerable::Look));
+    look_again(
+        vulnerable.then(|| {
+            Rc::new(move || slots.mem.sqe_run(slots.last.load(Relaxed), 1).next().unwrap()) as vulnerable::Look
+        }),
+    );
     let ring = ring(mem.clone(), driver, vulnerable);
     let nop_only = SqRegister { op: register_op::ALLOW_OPCODES, arg: 0x2000, nr: 1, ..SqRegister::default() };
     ring.host().allow.store(1 << op::NOP, SeqCst);

@@ -43,15 +43,25 @@ const CQE_UNIT: usize = size_of::<[AtomicU64; 2]>();
 pub struct Mapped {
     sqes: NonNull<[AtomicU64; 8]>,
     cqes: NonNull<[AtomicU64; 2]>,
-    user_line: NonNull<u8>,
-    kernel_line: NonNull<u8>,
-    offsets: SqOffsets,
+    words: Words,
     sq_mask: u32,
     cq_mask: u32,
     /// Bytes of an entry: 64 or 128.
     sqe_bytes: usize,
     /// Bytes of a completion: 16 or 32.
     cqe_bytes: usize,
+}
+
+/// Where the words are.
+#[derive(Clone, Copy, Debug)]
+struct Words {
+    sq_tail: NonNull<AtomicU32>,
+    cq_head: NonNull<AtomicU32>,
+    cq_flags: NonNull<AtomicU32>,
+    sq_head: NonNull<AtomicU32>,
+    sq_state: NonNull<AtomicU32>,
+    cq_tail: NonNull<AtomicU32>,
+    broken: NonNull<AtomicU32>,
 }
 
 // SAFETY: the pointers are to shared mappings that outlive the value (contract of `new`). All access is atomic, but for what
@@ -74,16 +84,27 @@ impl Mapped {
     /// [`UserMem`] writes is accessed by nobody else (IDX-3 is that the kernel side copies only what is published).
     #[must_use]
     pub unsafe fn new(parts: Parts) -> Self {
+        let o = &parts.offsets;
         // SAFETY: the contract puts the arrays' offsets inside their regions.
-        let sqes = unsafe { parts.user.add(parts.offsets.sqes as usize) };
+        let sqes = unsafe { parts.user.add(o.sqes as usize) };
         // SAFETY: as above.
-        let cqes = unsafe { parts.kernel.add(parts.offsets.cqes as usize) };
+        let cqes = unsafe { parts.kernel.add(o.cqes as usize) };
+        // SAFETY: and those of words.
+        let user = |offset: u32| unsafe { parts.user.add(offset as usize) }.cast();
+        // SAFETY: as above.
+        let kernel = |offset: u32| unsafe { parts.kernel.add(offset as usize) }.cast();
         Self {
             sqes: sqes.cast(),
             cqes: cqes.cast(),
-            user_line: parts.user,
-            kernel_line: parts.kernel,
-            offsets: parts.offsets,
+            words: Words {
+                sq_tail: user(o.sq_tail),
+                cq_head: user(o.cq_head),
+                cq_flags: user(o.cq_flags),
+                sq_head: kernel(o.sq_head),
+                sq_state: kernel(o.sq_state),
+                cq_tail: kernel(o.cq_tail),
+                broken: kernel(o.broken),
+            },
             sq_mask: parts.sq_entries.wrapping_sub(1),
             cq_mask: parts.cq_entries.wrapping_sub(1),
             sqe_bytes: if parts.sqe128 { 2 * UNIT } else { UNIT },
@@ -104,30 +125,26 @@ impl Mapped {
 
     #[inline]
     fn user_word(&self, word: UserWord) -> &AtomicU32 {
-        let offset = match word {
-            UserWord::SqTail => self.offsets.sq_tail,
-            UserWord::CqHead => self.offsets.cq_head,
-            UserWord::CqFlags => self.offsets.cq_flags,
+        let word = match word {
+            UserWord::SqTail => self.words.sq_tail,
+            UserWord::CqHead => self.words.cq_head,
+            UserWord::CqFlags => self.words.cq_flags,
         };
-        // SAFETY: the word lies inside the user region (contract of `new`).
-        let word = unsafe { self.user_line.add(offset as usize) };
         // SAFETY: aligned and mapped for the life of `self` (contract of `new`). A reference to an atomic permits
         // concurrent writes by others.
-        unsafe { word.cast::<AtomicU32>().as_ref() }
+        unsafe { word.as_ref() }
     }
 
     #[inline]
     fn kernel_word(&self, word: KernelWord) -> &AtomicU32 {
-        let offset = match word {
-            KernelWord::SqHead => self.offsets.sq_head,
-            KernelWord::SqState => self.offsets.sq_state,
-            KernelWord::CqTail => self.offsets.cq_tail,
-            KernelWord::Broken => self.offsets.broken,
+        let word = match word {
+            KernelWord::SqHead => self.words.sq_head,
+            KernelWord::SqState => self.words.sq_state,
+            KernelWord::CqTail => self.words.cq_tail,
+            KernelWord::Broken => self.words.broken,
         };
-        // SAFETY: the word lies inside the kernel region (contract of `new`).
-        let word = unsafe { self.kernel_line.add(offset as usize) };
         // SAFETY: as in `user_word`. Where the region is mapped read-only this half only loads.
-        unsafe { word.cast::<AtomicU32>().as_ref() }
+        unsafe { word.as_ref() }
     }
 
     /// The `unit`th (0 or 1) 64 bytes of the entry at `index`.

@@ -55,8 +55,16 @@ unsafe impl Ioctl for Call<'_> {
 fn call(fd: &OwnedFd, number: u32, arg: &mut [u8]) -> Result<u32, Errno> {
     // SAFETY: `Call` is a correct description of sq's calls. On a file that is no sq device, `q` numbers are unknown or take
     // the same size of argument: the size is in the number.
-    unsafe { rustix::ioctl::ioctl(fd, Call { number, arg }) }
-        .map_err(|errno| Errno::new(errno.raw_os_error()).unwrap_or(Errno::EIO))
+    match unsafe { rustix::ioctl::ioctl(fd, Call { number, arg }) } {
+        Ok(count) => Ok(count),
+        Err(errno) => Err(refused(errno)),
+    }
+}
+
+/// Apart, so that what succeeds does not pass through it.
+#[cold]
+fn refused(errno: rustix::io::Errno) -> Errno {
+    Errno::new(errno.raw_os_error()).unwrap_or(Errno::EIO)
 }
 
 impl Door for Device {

@@ -5,7 +5,7 @@ use sq_uapi::consts::sq_state;
 use sq_uapi::{Fence, KernelWord, UserMem, UserWord};
 
 /// Reads completions and gives their slots back. There is one for a ring.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Consumer {
     /// Completions read, free-running. `cq_head` is stored from it and never loaded (IDX-2).
     head: u32,
@@ -46,10 +46,16 @@ impl Consumer {
         Some(words)
     }
 
-    /// Counts as read all that `other`, a copy of this, has found.
+    /// Counts as read all that an earlier [`Consumer::ready`] saw: from where, and to where.
     #[inline]
-    pub(crate) fn pass(&mut self, other: &Self) {
-        self.head = other.tail;
+    pub(crate) fn take_all(&mut self) -> (u32, u32) {
+        (core::mem::replace(&mut self.head, self.tail), self.tail)
+    }
+
+    /// Of what was counted as read, nothing from `head` on was.
+    #[inline]
+    pub(crate) fn give_back(&mut self, head: u32) {
+        self.head = head;
     }
 
     /// Gives the slots of what was read back, once for the batch (IDX-4). Returns whether the doorbell has to be rung because

@@ -183,7 +183,8 @@ impl HostileMem {
         len(&self.state().user.sqes)
     }
 
-    fn copy_sqe(&self, index: u32) -> [u64; 8] {
+    /// Copies an entry, as a run does.
+    pub fn copy_sqe(&self, index: u32) -> [u64; 8] {
         {
             let mut s = self.state();
             assert_eq!(index, s.copied, "SNAP-1: each entry is copied once, in order");

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use sq_conformance::checkers::hostile::HostileMem;
 use sq_driver::{Driver, Errno, Issued, Op, Opcodes, Request, RequestId, op};
-use sq_uapi::{Fence, KernelMem, KernelWord, UserMem, UserWord};
+use sq_uapi::{CqePlace, Fence, KernelMem, KernelWord, UserMem, UserWord};
 
 /// A memory in which one completion in eleven is the one before once more.
 #[derive(Clone)]
@@ -22,7 +22,29 @@ impl Twice {
     }
 }
 
+/// A completion's place.
+pub(crate) struct Place<'a> {
+    twice: &'a Twice,
+    index: u32,
+    place: <HostileMem as KernelMem>::Place<'a>,
+}
+
+impl CqePlace for Place<'_> {
+    fn write(self, [user_data, result]: [u64; 2]) {
+        self.write_wide([user_data, result, 0, 0]);
+    }
+
+    fn write_wide(self, words: [u64; 4]) {
+        let Twice { mem, last } = self.twice;
+        let count = last.fetch_add(1, SeqCst);
+        let words = if count % 11 == 10 { mem.read_cqe(self.index.wrapping_sub(1)) } else { words };
+        self.place.write_wide(words);
+    }
+}
+
 impl KernelMem for Twice {
+    type Place<'a> = Place<'a>;
+
     fn load_user(&self, word: UserWord) -> u32 {
         self.mem.load_user(word)
     }
@@ -31,18 +53,17 @@ impl KernelMem for Twice {
         self.mem.store_kernel(word, value);
     }
 
-    fn copy_sqe(&self, index: u32) -> [u64; 8] {
-        self.mem.copy_sqe(index)
+    fn sqe_run(&self, head: u32, most: u32) -> impl ExactSizeIterator<Item = [u64; 8]> {
+        self.mem.sqe_run(head, most)
     }
 
     fn copy_sqe_tail(&self, index: u32) -> [u64; 8] {
         self.mem.copy_sqe_tail(index)
     }
 
-    fn write_cqe(&self, index: u32, words: [u64; 4]) {
-        let count = self.last.fetch_add(1, SeqCst);
-        let words = if count % 11 == 10 { self.mem.read_cqe(index.wrapping_sub(1)) } else { words };
-        self.mem.write_cqe(index, words);
+    fn cqe_run(&self, tail: u32, most: u32) -> impl ExactSizeIterator<Item = Place<'_>> {
+        let place = move |(n, place)| Place { twice: self, index: tail.wrapping_add(n), place };
+        (0..u32::MAX).zip(self.mem.cqe_run(tail, most)).map(place)
     }
 
     fn kernel_fence(&self, site: Fence) {
