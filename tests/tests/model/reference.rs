@@ -41,8 +41,6 @@ pub(crate) struct Outcome {
     single: bool,
     at_least: u32,
     at_most: u32,
-    /// A cancel before may have reached them all.
-    already: bool,
 }
 
 impl Outcome {
@@ -51,7 +49,8 @@ impl Outcome {
             Ok(n) if self.single => n == 0 && self.at_most > 0,
             Ok(n) => n > 0 && (self.at_least..=self.at_most).contains(&n),
             Err(_) if self.at_least > 0 => false,
-            Err(_) => res == Errno::ENOENT.to_res() || (self.already && res == Errno::EALREADY.to_res()),
+            // EALREADY: canceled before, or completing at this moment.
+            Err(_) => res == Errno::ENOENT.to_res() || (self.at_most > 0 && res == Errno::EALREADY.to_res()),
         }
     }
 
@@ -115,7 +114,6 @@ impl Reference {
         let outcome = self.cancel(which, self.serial(), accepted);
         for results in self.entries.iter_mut().filter(|one| !one.done).filter_map(|one| one.results.as_mut()) {
             results.at_least = 0;
-            results.already = true;
         }
         outcome
     }
@@ -137,17 +135,16 @@ impl Reference {
             matches!(one.op.kind, Kind::Never) && one.has_room && !one.may_cancel && one.before < accepted
         };
         let all = which.all || matches!(which.by, By::Any);
-        let (mut at_least, mut at_most, mut already) = (0, 0, false);
+        let (mut at_least, mut at_most) = (0, 0);
         for one in self.entries.iter().filter(|one| reaches(one)) {
             at_most += 1;
             at_least += u32::from(surely(one));
-            already |= one.may_cancel;
         }
         for one in self.entries.iter_mut().filter(|one| reaches(one)) {
             one.must_cancel |= surely(one) && (all || at_most == 1);
             one.may_cancel = true;
         }
-        Outcome { single: !all, at_least, at_most, already }
+        Outcome { single: !all, at_least, at_most }
     }
 
     /// The call said this.
