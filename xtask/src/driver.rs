@@ -16,6 +16,8 @@ use crate::ctx::Ctx;
 const NAME_MAX: usize = 15;
 /// Drivers that this tree has.
 const TAKEN: [&str; 3] = ["null", "ram", "file"];
+/// Names that a file of the template or a crate that it needs (`sq-NAME`) has.
+const CLASHING: [&str; 3] = ["client", "driver", "uapi"];
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -102,6 +104,12 @@ fn check_name(name: &str) -> Result<()> {
     if TAKEN.contains(&name) {
         bail!("{name:?} is a driver of this tree, and there can be only one /dev/sq{name}: choose another name");
     }
+    if CLASHING.contains(&name) {
+        bail!("{name:?} is what a part of every driver is called: choose another name");
+    }
+    if name.starts_with("sq") {
+        bail!("{name:?} begins with \"sq\", which /dev/sqNAME and sq_NAME.ko do anyway: leave it out");
+    }
     Ok(())
 }
 
@@ -120,6 +128,8 @@ mod tests {
         assert!(refused("_").contains("letter"));
         assert!(refused("sixteen_letters_").contains("16 characters"));
         assert!(refused("ram").contains("of this tree"));
+        assert!(refused("client").contains("another name"));
+        assert!(refused("sq_blink").contains("leave it out"));
         for good in ["a", "blink2", "fifteen_letters"] {
             check_name(good).unwrap();
         }
