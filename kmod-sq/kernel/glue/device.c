@@ -263,6 +263,7 @@ static int sq_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	struct sq_home *home = sq_home_of(file);
 	u64 offset = (u64)vma->vm_pgoff << PAGE_SHIFT;
+	bool own;
 	u32 which;
 
 	if (!home)
@@ -270,11 +271,15 @@ static int sq_mmap(struct file *file, struct vm_area_struct *vma)
 	if (smp_load_acquire(&home->disabled)) {
 		if (!mutex_trylock(&home->enable_lock))
 			return -EBUSY;
-		if (vma->vm_mm == home->mm)
+		/* Here only: without the lock its owner may be changing. */
+		own = vma->vm_mm == home->mm;
+		if (own)
 			home->mapped = true;
 		mutex_unlock(&home->enable_lock);
+	} else {
+		own = vma->vm_mm == home->mm;
 	}
-	if (vma->vm_mm != home->mm)
+	if (!own)
 		return -EXDEV;
 	/* A private mapping would be a copy, and one of a file opened read-only is not VM_SHARED. */
 	if (!(vma->vm_flags & VM_SHARED))
