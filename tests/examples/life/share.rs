@@ -233,7 +233,8 @@ fn bereaved() -> Outcome {
         setup.max_inflight = 2;
         let Ok(mut ring) = Raw::new(NULL, setup) else { return 2 };
         for n in 0..8 {
-            ring.push(delay(n, 150_000_000));
+            // Long enough for a stranger on a slow machine to see them in flight.
+            ring.push(delay(n, 1_000_000_000));
         }
         let consumed = ring.bell();
         code(send(&ours, &ring.fd, &ring.setup).and_then(|()| match consumed {
@@ -245,8 +246,14 @@ fn bereaved() -> Outcome {
     want!(child.wait(), 0);
     let before = stats(fd.as_raw_fd())?;
     want!((before.entries, before.inflight), (2, 2));
-    thread::sleep(Duration::from_millis(600));
-    let after = stats(fd.as_raw_fd())?;
+    let mut after = before;
+    for _ in 0..100 {
+        if after.inflight == 0 {
+            break;
+        }
+        thread::sleep(Duration::from_millis(100));
+        after = stats(fd.as_raw_fd())?;
+    }
     want!((after.entries, after.completions, after.inflight), (2, 2, 0));
     Ok(())
 }
