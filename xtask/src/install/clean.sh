@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # What a user does, in a clean Debian without a network: see clean.rs for RELEASE, BUILD and VERSION. In /in are the source
-# archive, the package, and the sources of two drivers that are not ours. Modules go to /out, by the way that made them.
+# archive, the package, the sources of two drivers that are not ours, and a key for modules. Modules go to /out, by the way that made them.
 set -eux
 
 lost() {
@@ -46,8 +46,9 @@ keep make
 rm -rf "/lib/modules/$RELEASE/updates" $HOME
 gone "removing by hand"
 
-# 2. DKMS, without HOME, as at boot.
+# 2. DKMS, without HOME, as at boot. It signs with the key that the guest's firmware will trust.
 unset HOME
+printf '%s\n' mok_signing_key=/in/owner.key mok_certificate=/in/owner.der >/etc/dkms/framework.conf.d/sq.conf
 dkms add "/root/src/sq-$VERSION"
 # What is missing is said on the terminal, not only in a log. A kernel that is too old is skipped (77), as AUTOINSTALL wants it.
 mv /usr/bin/rustc /usr/bin/rustc.away
@@ -73,7 +74,8 @@ dkms remove "sq/$VERSION" --all
 rm -rf "/usr/src/sq-$VERSION" /usr/src/sq-out* /var/cache/sq # docs/install.md says so
 gone "dkms remove"
 
-# 3. The package. Its postinst builds for the kernels that it finds.
+# 3. The package. Its postinst builds for the kernels that it finds; DKMS signs with a key that it makes.
+rm /etc/dkms/framework.conf.d/sq.conf
 dpkg -i "/in/sq-dkms_${VERSION}_all.deb"
 dkms status | grep "^sq/$VERSION, $RELEASE, x86_64: installed$"
 getent group sq || lost "the group of the udev rule"

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use super::initramfs::Initramfs;
 use super::qemu::{EXIT_BY_GUEST, Machine};
-use super::{disk, dmesg, trace};
+use super::{disk, dmesg, secure, trace};
 use crate::apt;
 use crate::ctx::Ctx;
 use crate::kernel::Kernel;
@@ -90,6 +90,8 @@ pub(crate) struct Guest {
     pub(crate) trace: bool,
     /// By [`disk::add`].
     pub(super) disks: bool,
+    /// By [`super::Owner::secure`].
+    pub(super) variables: Option<PathBuf>,
 }
 
 impl Guest {
@@ -106,6 +108,7 @@ impl Guest {
             append: kernel.words().to_owned(),
             trace: false,
             disks: false,
+            variables: None,
         })
     }
 
@@ -134,6 +137,10 @@ impl Guest {
         let (code, console) = watch(&label, self.machine(&machine_files, false).command(), limit, &dir)?;
         let out = dir.join("out");
         fs::create_dir_all(&out)?;
+        if self.variables.is_some() {
+            let results = fs::read(&machine_files.results)?;
+            fs::write(&machine_files.results, secure::without_console(&results))?;
+        }
         // Without its sentinel the archive proves nothing: panic and power-off look like success to QEMU.
         let unpacked = stdout(Command::new("tar").arg("xf").arg(&machine_files.results).arg("-C").arg(&out));
         if unpacked.is_err() || !out.join("done").is_file() {
@@ -188,6 +195,7 @@ impl Guest {
             initrd: &files.initrd,
             results: &files.results,
             disks: &files.disks,
+            variables: self.variables.as_deref(),
             cpu: &self.cpu,
             mem_mib: self.mem_mib,
             icount: self.icount,

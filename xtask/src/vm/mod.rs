@@ -13,6 +13,7 @@ mod life;
 mod planted;
 mod qemu;
 mod refused;
+mod secure;
 mod storage;
 mod suite;
 mod trace;
@@ -31,6 +32,7 @@ use crate::module;
 
 pub(crate) use guest::{Guest, Job};
 pub(crate) use insns::{Counts, TABLE as INSNS, check as check_insns};
+pub(crate) use secure::Owner;
 pub(crate) use suite::{Depth, Programs, run as run_suite, storage_client, summarise};
 
 #[derive(Subcommand)]

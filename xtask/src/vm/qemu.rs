@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::trace;
+use super::{secure, trace};
 
 /// What `qexit` makes QEMU return: (16 << 1) | 1.
 pub(crate) const EXIT_BY_GUEST: i32 = 33;
@@ -22,6 +22,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) results: &'a Path,
     /// Raw images: /dev/vda, /dev/vdb.
     pub(crate) disks: &'a [PathBuf],
+    /// The firmware's variables, if it has Secure Boot.
+    pub(crate) variables: Option<&'a Path>,
     pub(crate) cpu: &'a str,
     pub(crate) mem_mib: u32,
     pub(crate) icount: bool,
@@ -52,6 +54,9 @@ impl Machine<'_> {
             qemu.args(["-serial", "stdio"]);
         }
         qemu.args(["-serial", &format!("file:{}", self.results.display())]);
+        if let Some(variables) = self.variables {
+            qemu.args(secure::options(variables));
+        }
         for disk in self.disks {
             // They live no longer than the guest, so nothing need reach the host's disk.
             let drive = format!("file={},if=virtio,format=raw,cache=unsafe,discard=unmap", disk.display());
