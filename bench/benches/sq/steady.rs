@@ -60,17 +60,6 @@ pub(crate) fn rows(c: &mut Criterion, host: &Host) {
     group.finish();
 }
 
-/// A queue of ours.
-trait Ours: Queue {
-    fn doorbells(&self) -> u64;
-}
-
-impl Ours for Ring {
-    fn doorbells(&self) -> u64 {
-        self.submitter().doorbells().0
-    }
-}
-
 fn theirs(group: &mut Group<'_>, name: &str, crosses: &str, batch: u32, setup: impl FnOnce() -> IoUring) {
     let (mut setup, mut queue) = (Some(setup), None);
     group.bench_function(id(name, crosses, batch), |b| {
@@ -80,7 +69,7 @@ fn theirs(group: &mut Group<'_>, name: &str, crosses: &str, batch: u32, setup: i
 }
 
 /// And counts doorbells.
-fn ours<Q: Ours>(group: &mut Group<'_>, name: &str, crosses: &str, batch: u32, setup: impl FnOnce() -> Q) {
+fn ours(group: &mut Group<'_>, name: &str, crosses: &str, batch: u32, setup: impl FnOnce() -> Ring) {
     let (mut setup, mut ring) = (Some(setup), None);
     let (mut batches_done, mut bells) = (0, 0);
     group.bench_function(id(name, crosses, batch), |b| {
@@ -88,9 +77,9 @@ fn ours<Q: Ours>(group: &mut Group<'_>, name: &str, crosses: &str, batch: u32, s
         b.iter_custom(|batches| {
             // The first batch wakes whoever serves it; what is counted is from then on.
             steady(ring, batch, 1);
-            let before = ring.doorbells();
+            let before = ring.submitter().doorbells().0;
             let time = steady(ring, batch, batches);
-            bells += ring.doorbells() - before;
+            bells += ring.submitter().doorbells().0 - before;
             batches_done += batches;
             time
         });
@@ -102,28 +91,38 @@ fn ours<Q: Ours>(group: &mut Group<'_>, name: &str, crosses: &str, batch: u32, s
     }
 }
 
-/// A worker that has more to do than there is time for.
+/// A worker that has more to do than there is time for: a round is so many batches that it never catches up.
 fn saturated(group: &mut Group<'_>, pair: Pair) {
     const BYTES: u32 = 64 << 10;
+    const BATCH: u32 = 32;
+    const BATCHES: u64 = 16;
+    let per_round = u64::from(BATCH) * BATCHES;
+    group.throughput(Throughput::Elements(per_round));
     for home in homes(sq_ram::Ram::in_process(BYTES as usize).expect("a store in this process")) {
-        group.throughput(Throughput::Elements(32));
         let name = format!("ring {} worker copying 64 KiB", home.name);
-        let setup = || {
-            let ring = || Ring::builder(2 * DEPTH).worker().pool(1, BYTES).build(&home.backend).expect("a ring");
-            Copying(cpu::on(pair.far, ring), ReadFixed::new(Target::Device, 0, 0, BYTES).build())
-        };
-        ours(group, &name, THREAD, 32, setup);
+        let (mut queue, mut bells, mut rounds_done) = (None, 0, 0);
+        group.bench_function(id(&name, THREAD, BATCH), |b| {
+            let queue = queue.get_or_insert_with(|| {
+                let ring = || Ring::builder(2 * DEPTH).worker().pool(1, BYTES).build(&home.backend).expect("a ring");
+                Copying(cpu::on(pair.far, ring), ReadFixed::new(Target::Device, 0, 0, BYTES).build())
+            });
+            b.iter_custom(|rounds| {
+                let before = queue.0.submitter().doorbells().0;
+                let time = steady(queue, BATCH, rounds * BATCHES);
+                bells += queue.0.submitter().doorbells().0 - before;
+                rounds_done += rounds;
+                time
+            });
+        });
+        if rounds_done > 0 {
+            let each = bells as f64 / (rounds_done * per_round) as f64;
+            figure(GROUP, &format!("{name} ({THREAD})"), BATCH, "doorbells/op", each);
+        }
     }
 }
 
 /// A ring whose operations are this one.
 struct Copying(Ring, Entry);
-
-impl Ours for Copying {
-    fn doorbells(&self) -> u64 {
-        self.0.doorbells()
-    }
-}
 
 impl Queue for Copying {
     fn push(&mut self, count: u32) -> u32 {

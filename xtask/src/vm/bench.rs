@@ -24,7 +24,7 @@ use crate::process::tail;
 /// The largest payload times the depth, and some room for a thousand rings.
 const RELOAD_RAM: &str = "rmmod sq_ram && insmod /lib/modules/sq_ram.ko bytes=33554432";
 const MEMORY_MIB: u32 = 1024;
-const TIMEOUT: Duration = Duration::from_secs(600);
+const TIMEOUT: Duration = Duration::from_secs(900);
 
 /// Criterion's options: a second of the guest's is dear.
 const SHORT: &str = "--warm-up-time 0.01 --measurement-time 0.04 --sample-size 10 --nresamples 1001";
