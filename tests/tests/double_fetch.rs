@@ -195,7 +195,9 @@ fn a_second_thread_breaks_into_a_second_look_and_not_into_ours() {
     let (tried, won) = attack(&NAIVE, true, u64::MAX, true);
     println!("second look: {won} in {tried} attempts");
     assert!(won > 0, "the attacker has not won in {tried} attempts");
-    let (tried, won) = attack(&OURS, false, tried.max(200_000), false);
+    // In a guest it is the same code, but slower.
+    let least = if std::env::var_os("SQ_BACKEND").is_some() { 20_000 } else { 200_000 };
+    let (tried, won) = attack(&OURS, false, tried.max(least), false);
     println!("ours: {won} in {tried} attempts");
     assert_eq!(won, 0, "a command that the ring has given up came to its driver");
 }

@@ -15,7 +15,7 @@ use sq_uapi::{Cqe, KernelWord, SqSetup, Sqe, UserMem, UserWord};
 fn random_programs() {
     let only = std::env::var("SQ_SEED").ok().and_then(|seed| seed.parse::<u64>().ok());
     // In a guest this is the same code, but slower.
-    let all = if std::env::var_os("SQ_BACKEND").is_some() { 600 } else { 6000 };
+    let all = if std::env::var_os("SQ_BACKEND").is_some() { 200 } else { 6000 };
     let (mut sum, mut broken) = (Ran::default(), 0);
     for seed in only.map_or(0..all, |seed| seed..seed + 1) {
         let program = || Program::of_bytes(&bytes_of(seed, 100 + (seed % 7) as usize * 200)).map(run);
@@ -43,7 +43,7 @@ fn random_programs() {
 #[test]
 fn random_visits() {
     let only = std::env::var("SQ_SEED").ok().and_then(|seed| seed.parse::<u64>().ok());
-    let all = if std::env::var_os("SQ_BACKEND").is_some() { 100 } else { 1500 };
+    let all = if std::env::var_os("SQ_BACKEND").is_some() { 50 } else { 1500 };
     let (mut at_once, mut later) = (0, 0);
     for seed in only.map_or(0..all, |seed| seed..seed + 1) {
         let bytes = bytes_of(seed, 100 + (seed % 5) as usize * 150);
