@@ -25,7 +25,7 @@ const PREPARE: &str = "chmod 666 /dev/sq*
 mount -t cgroup2 cgroup /sys/fs/cgroup
 echo 1 >/proc/sys/vm/unprivileged_userfaultfd";
 
-/// Groups, and whether they run as an ordinary user. The first three are a part of them all.
+/// Groups, and whether they run as an ordinary user. They are no [`Depth::Part`].
 const GROUPS: [(&str, bool); 7] = [
     ("storm", true),
     ("kill", true),
@@ -35,7 +35,6 @@ const GROUPS: [(&str, bool); 7] = [
     ("share", false),
     ("memory", false),
 ];
-const PART: usize = 3;
 
 /// Adds the jobs; the last one unloads `modules`.
 pub(super) fn jobs(ctx: &Ctx, guest: &mut Guest, modules: &[String], depth: Depth) -> Result<()> {
@@ -47,7 +46,8 @@ pub(super) fn jobs(ctx: &Ctx, guest: &mut Guest, modules: &[String], depth: Dept
         Depth::Part => (TIMEOUT, "SQ_PART=1 "),
     };
     guest.jobs.push(Job::new("life: prepare", PREPARE.to_owned(), TIMEOUT));
-    for &(group, user) in GROUPS.iter().take(if depth == Depth::Part { PART } else { GROUPS.len() }) {
+    let groups = if depth == Depth::Part { &[] } else { &GROUPS[..] };
+    for &(group, user) in groups {
         let line = format!("{variable}exec {life} {group}");
         guest.jobs.push(Job { user, ..Job::new(&format!("life: {group}"), line, timeout) });
     }
