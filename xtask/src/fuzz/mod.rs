@@ -175,7 +175,7 @@ impl Fuzzer {
     /// Shows that `ring_calls` finds a kernel side that looks at an entry again after it has validated it. It starts from nothing.
     fn finds_a_second_look(&self) -> Result<String> {
         let mut fuzzer = Command::new(self.programs.join("ring_calls"));
-        fuzzer.args(["-max_total_time=120", "-max_len=2048", "-artifact_prefix=/dev/null", "-seed=1"]);
+        fuzzer.args(["-max_total_time=120", "-max_len=2048", "-exact_artifact_path=/dev/null", "-seed=1"]);
         let output = capture("ring_calls, with a bug", fuzzer.env("SQ_VULNERABLE", "1"))?;
         if output.ok || !output.text.contains("SUB-2") {
             bail!("ring_calls does not find a double fetch that was planted (SNAP-1):\n{}", tail(&output.text, 20));
