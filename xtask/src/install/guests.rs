@@ -24,7 +24,15 @@ mkdir -p /tmp/from /tmp/to && cp *.ko /tmp/from
 $client --json demo --from /tmp/from --to /tmp/to >/tmp/report
 grep -q '"backend": "/dev/sqfile"' /tmp/report
 grep -q '"verified": true' /tmp/report
-rmmod sq_file sq_ram sq_null sq
+# The last worker's reference is soon gone, not at once.
+for module in sq_file sq_ram sq_null sq; do
+    tries=0
+    until rmmod $module; do
+        tries=$((tries + 1))
+        [ $tries -lt 50 ] || exit 1
+        sleep 0.1
+    done
+done
 "#;
 
 /// As docs/install.md has the messages.
