@@ -46,7 +46,8 @@ fn bell4_a_completion_from_elsewhere_wakes_the_waiter() {
 fn bell4_a_waiter_for_many_is_woken_once() {
     let mut ring = ring(16);
     for _ in 0..8 {
-        ring.submission().push(delay(Duration::from_millis(10)).user_data(3)).unwrap();
+        // Long enough for the waiter to sleep, on a slow machine too.
+        ring.submission().push(delay(Duration::from_millis(200)).user_data(3)).unwrap();
     }
     ring.submit().unwrap();
     let before = ring.submitter().stats().unwrap().wakeups;
