@@ -46,6 +46,7 @@ pub(crate) fn stages() -> Vec<Stage> {
             },
         ),
         Stage::new("loom", "every interleaving of the ring's two halves", loom),
+        Stage::new("spin", "a model of the protocol: nothing stands still while there is work", super::spin::check),
         Stage::new("fuzz", "a minute of each fuzz target", crate::fuzz::stage),
     ]
 }

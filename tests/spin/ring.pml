@@ -1,0 +1,761 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/*
+ * Does a ring ever stand still while there is work?
+ *
+ * Two producers, one reaper, a kernel side that drains in their context, by a worker or by a polling thread, and requests that
+ * another thread completes: all interleavings, until nothing can happen any more. Then `judge` looks whether all was done. A
+ * wake-up that is lost, a slot that is forgotten, a doorbell that nobody rings: each ends there. A run that never ends would be a
+ * cycle; runs marked `ends` look for one.
+ *
+ * Each step names the function that it stands for (`@ file.rs function`, in kmod-sq/src or liburing-shm/src/ring) and the rule of
+ * docs/protocol.md that it keeps. Steps that can be left out have a switch, NO_..., and for each of them tests/spin/runs has a run
+ * that must fail. `cargo xtask test --stage spin` runs them all, and checks that the functions exist and no switch is forgotten.
+ *
+ * States of docs/protocol.md: IDLE, DRAINING, BLOCKED and BROKEN are here, and a quiesced ring, and the stall for want of a request.
+ * BARRIER is not: IO_DRAIN does not exist yet (DRAIN-1). Nor is NEED_ENTER (entries with plain descriptors).
+ *
+ * Memory. sq_tail, cq_head and sq_state have a buffer (the _b) where their writer's stores wait until a fence, until the writer lets
+ * go of a lock or of the drain, or until `memory` feels like it. Taking a lock does not wait for the buffer, which is weaker than
+ * x86-64. A store and the fence behind it are one step: the fence is when others see it. Stale loads, and the private words'
+ * orderings, are loom's part (tests/tests/loom_*.rs), where the real code runs; this is about sequences that are too long for it.
+ *
+ * Small: three entries at most, queues of one or two, indices that do not wrap.
+ */
+
+#define CALLER 0
+#define WORKER 1
+#define POLLER 2
+#ifndef MODE
+#define MODE CALLER
+#endif
+#ifndef FIRST
+#define FIRST 2			/* entries of one producer, */
+#endif
+#ifndef SECOND
+#define SECOND 1		/* and of the other */
+#endif
+#ifndef SQ
+#define SQ 2
+#endif
+#ifndef CQ
+#define CQ 2
+#endif
+#ifndef REQS
+#define REQS 2			/* max_inflight */
+#endif
+#ifndef PASSES
+#define PASSES 1		/* 8 in drain.rs: the bound of a worker, in queue lengths */
+#endif
+#define TOTAL (FIRST + SECOND)
+
+/* sq_state, and what it says while the kernel side is awake */
+#define NEED_WAKEUP 1
+#define CQ_BLOCKED 2
+#define AWAKE (MODE == CALLER -> NEED_WAKEUP : 0)
+
+/* drain */
+#define FREE 0
+#define OWNED 1
+#define REDRAIN 2
+
+/* stop */
+#define BROKEN 2
+#define QUIESCED 4
+
+/* why a pass ended; why entries were left behind */
+#define EMPTY 0
+#define BOUND 1
+#define STALLED 2
+#define STOPPED 3
+#define NOTHING 0
+#define SLOT 1
+#define REQUEST 2
+#define AGAIN 4
+
+/* Shared words. */
+byte sq_tail, sq_tail_b;	/* user: producers, under their lock */
+byte cq_head, cq_head_b;	/* user: reaper */
+byte sq_state = NEED_WAKEUP, sq_state_b = NEED_WAKEUP; /* kernel: drain owner, whose private copy the second is */
+byte sq_head, cq_tail;		/* kernel; release stores that no handshake is about */
+
+/* The kernel side's own. */
+byte drain, stop;
+byte head, stash, batched;	/* drain owner */
+bit spare;			/* drain owner: a request is set aside */
+/* What the completion lock protects. */
+byte tail, seen, reserved, flushed;	/* cq.tail, cq.head, reserved, cq.sq_head */
+byte stall, wake_at;		/* wake_at: 0, or one more than the tail that is waited for */
+bit polled, idle_waiter;
+byte later, quiet, endless, canceled;	/* in flight: to be completed; without completion; ended only by a cancel; being canceled */
+bit queued;			/* the worker, or polling thread, is asked for */
+
+/* The user side's. */
+bit user_lock;
+bit reaper_asleep, quiescer_asleep;	/* on the ring's wait queue */
+bit told, gone;			/* the reaper knows that the ring has stopped; it has ended */
+bit quiesced;			/* QUIESCE has returned */
+
+/* For the judge. */
+byte silent;			/* successes that nobody wanted to hear of */
+
+#define INFLIGHT (later + quiet + endless + canceled)
+#ifdef CANCEL
+#define CANCELS true
+#else
+#define CANCELS false
+#endif
+/* Nothing that is published will lead to one more completion by itself. */
+#define OVER (head == TOTAL && later == 0 && quiet == 0 && canceled == 0 && batched == 0 && !(CANCELS && endless > 0))
+
+#if defined(HOSTILE) || defined(QUIESCE)
+#define IS_STOPPED (stop != 0)
+#else
+#define IS_STOPPED false
+#endif
+
+#define LOCALS byte span, most, done, total, bound, why, n; bit got, kept, said, ok, wakes, out, again
+/* What a call leaves in its locals means nothing to the next one. */
+#define RESET atomic { span = 0; most = 0; done = 0; bound = 0; why = 0; n = 0; got = 0; kept = 0; wakes = 0; again = 0; ok = 0 }
+
+/*
+ * A section under the completion lock is one step, with the wake-ups that follow it: it looks at one shared word. What only the drain
+ * owner touches goes with the step before. At the end of `flush` the owner's stores are in memory, at the latest.
+ */
+#define CQ_5 (reserved + (tail - seen) <= CQ && INFLIGHT <= reserved)
+inline unlock_owner() { sq_state = sq_state_b; assert(CQ_5) }
+
+/* Host::notify and Host::work. The home has put sleepers on its queue before they look. */
+inline notify() { atomic { reaper_asleep = 0; quiescer_asleep = 0 } }
+inline work() { queued = 1 }
+
+/* @ cq.rs look: IDX-3. Under the lock. */
+inline look() {
+	out = (cq_head < seen || cq_head > tail);
+	if :: !out -> seen = cq_head :: else fi
+}
+
+/* @ cq.rs reserve_all: CQ-1 */
+inline reserve_all() { n = CQ - (tail - seen) - reserved; reserved = reserved + n; stash = stash + n; n = 0 }
+
+/* @ cq.rs watchers: BELL-4. Under the lock. */
+inline whom(posted, look_idle) {
+	wakes = 0;
+	if :: posted && wake_at > 0 && tail + 1 >= wake_at -> wake_at = 0; wakes = 1 :: else fi;
+	if :: posted && polled -> wakes = 1 :: else fi;
+	if :: look_idle && idle_waiter -> idle_waiter = 0; wakes = 1 :: else fi
+}
+
+/* @ ring.rs break_ring: BROKEN. Says so, wakes everybody, has a worker cancel what is in flight. */
+inline break_ring() {
+	atomic { ok = (stop & BROKEN) == 0; stop = stop | BROKEN };
+	if
+	:: ok ->
+#ifndef NO_BREAK_NOTIFY
+		notify();
+#endif
+#ifndef NO_BREAK_WORK
+		work()
+#else
+		skip
+#endif
+	:: else
+	fi
+}
+
+/* @ cancel.rs cancel_everything: CAN-1. The driver completes what it is told of. */
+inline cancel_everything() { atomic { canceled = canceled + endless; endless = 0 } }
+
+/* @ ring.rs settle: a completion from any thread. `kind` is the count that it comes from. */
+inline settle(kind, posts) {
+	kind--;
+	if
+	:: posts -> reserved--; tail++; cq_tail = tail
+	:: else -> silent++;
+#ifndef NO_UNRESERVE
+		reserved--
+#else
+		skip
+#endif
+	fi;
+	whom(posts, INFLIGHT == 0);
+	if :: wakes -> notify() :: else fi;
+	wakes = 0;
+	if
+#ifndef NO_SETTLE_WORK
+	:: stall == SLOT || stall == REQUEST -> stall = NOTHING; work()
+#endif
+	:: else
+	fi;
+	assert(CQ_5)
+}
+
+/* @ sq.rs set_state: IDX-2, compares with its private copy */
+inline set_state(state) { sq_state_b = state }
+
+/* @ drain.rs own: BELL-5. Becomes the owner, or leaves word. */
+inline own() {
+	atomic { got = (drain == FREE); if :: got -> drain = OWNED :: else fi };
+#ifndef NO_KNOCK
+	if
+	:: !got -> atomic { got = (drain == FREE); drain = OWNED | REDRAIN }
+	:: else
+	fi
+#endif
+}
+
+/* @ drain.rs tell_quiescer: LIFE-1 */
+inline tell_quiescer() {
+#if defined(QUIESCE) && !defined(NO_TELL_QUIESCER)
+	if :: stop & QUIESCED -> notify() :: else fi
+#else
+	skip
+#endif
+}
+
+/* @ drain.rs release: BELL-5. Clearing the owner and looking whether somebody rang is one step. */
+inline release() {
+	atomic {
+		sq_state = sq_state_b;
+#ifndef NO_REDRAIN
+		kept = (drain != OWNED);
+#endif
+		if :: !kept -> drain = FREE :: else fi
+	};
+	if
+	:: kept -> drain = OWNED
+	:: else -> tell_quiescer()
+	fi
+}
+
+/* @ drain.rs abandon: BELL-3. The caller has a worker look again. */
+inline abandon() { atomic { sq_state = sq_state_b; drain = FREE }; tell_quiescer() }
+
+/* @ sq.rs flush: IDX-4, CQ-1. Publishes what was consumed and completed, then looks what was reaped. */
+inline flush() {
+	atomic {
+		sq_head = head;
+		reserved = reserved - batched; tail = tail + batched; cq_tail = tail; flushed = head;
+		whom(batched > 0, true);
+		batched = 0;
+		look();
+		if
+		:: !out ->
+			reserve_all();
+			if :: stash > 0 && stall == SLOT -> stall = NOTHING :: else fi
+		:: else
+		fi;
+		unlock_owner();
+		if :: wakes -> notify() :: else fi;
+		wakes = 0
+	};
+	if :: out -> out = 0; break_ring() :: else fi
+}
+
+/* @ sq.rs stock: CQ-2. A slot and a request for the next entry, or whoever frees one is charged with going on. -> n */
+inline stock() {
+	said = 0;
+	do
+	:: 	atomic {
+			if :: stash == 0 -> look(); if :: !out -> reserve_all() :: else fi :: else fi;
+			if :: !out && !spare && INFLIGHT < REQS -> spare = 1 :: else fi;
+			if
+			:: out -> n = STOPPED
+			:: else ->
+				if
+				:: stash == 0 && !said -> n = AGAIN
+				:: stash == 0 && said -> n = SLOT
+				:: stash > 0 && !spare -> n = REQUEST
+				:: stash > 0 && spare -> n = NOTHING
+				fi;
+				if :: n != AGAIN -> stall = n :: else fi
+			fi;
+			assert(CQ_5);
+			if
+			:: n == NOTHING -> set_state(AWAKE)
+			/* WAIT-1: that the ring is blocked ends a wait. */
+#ifndef NO_STALL_NOTIFY
+			:: n == SLOT -> notify()
+#endif
+			:: else
+			fi
+		};
+		if
+		:: n == AGAIN ->
+			/* Either the reaper sees this, or the second look sees its cq_head. */
+			atomic {
+				said = 1;
+				set_state(CQ_BLOCKED);
+#ifndef NO_FENCE_BLOCKED_KERNEL
+				sq_state = sq_state_b
+#endif
+			};
+#ifdef NO_RECHECK_BLOCKED
+			atomic { n = SLOT; stall = SLOT; notify() };
+			break
+#endif
+		:: else -> break
+		fi
+	od;
+	said = 0;
+	if :: out -> out = 0; break_ring() :: else fi
+}
+
+/* @ sq.rs stretch: SNAP-1, SUB-2. One entry: completes at once, or later, or silently, or never by itself. */
+inline issue() {
+	if
+	:: batched++; stash--
+#ifdef SKIPS
+	:: silent++;
+#ifdef NO_SKIP_RETURN
+		stash--
+#else
+		skip			/* its slot goes back where it came from */
+#endif
+	:: quiet++; spare = 0; stash--
+#endif
+#ifdef DEFERS
+	:: later++; spare = 0; stash--
+#endif
+#ifdef ENDLESS
+	:: endless + canceled == 0 -> endless++; spare = 0; stash--	/* CQ-4: one slot and one request are kept */
+#endif
+	fi;
+	head++;
+	done++
+}
+
+/* @ sq.rs pass: IDX-3, IDX-4. Consumes what is published, or `bound` of it. -> done, why */
+inline pass() {
+	atomic {
+		done = 0;
+		if
+		:: IS_STOPPED -> why = STOPPED; most = 0
+		:: else ->
+			span = sq_tail - head;
+			most = (span < bound -> span : bound);
+			why = (most == span -> EMPTY : BOUND)
+		fi
+	};
+	if
+	:: most > 0 ->
+		do
+		:: 	/* As far as slots and requests go. */
+			atomic {
+				n = NOTHING;
+				do
+				:: n == NOTHING && done < most && stash > 0 && spare ->
+					issue();
+					if :: done < most && IS_STOPPED -> why = STOPPED; n = STOPPED :: else fi
+				:: else -> break
+				od
+			};
+			if :: done == most || why == STOPPED -> break :: else fi;
+			flush();
+			stock();
+			if
+			:: n == STOPPED -> why = STOPPED; break
+			:: n == SLOT || n == REQUEST -> why = (IS_STOPPED -> STOPPED : STALLED); break
+			:: n == NOTHING
+			fi
+		od;
+		flush()
+	:: else
+	fi;
+	/* @ drain.rs run and cancel_late: what was issued meanwhile was too late for the cancel that came with the stop. */
+	if
+#ifndef NO_CANCEL_LATE
+	:: why == STOPPED -> if :: IS_STOPPED -> cancel_everything() :: else fi
+#endif
+	:: else
+	fi
+}
+
+/* @ drain.rs go_idle: BELL-1. -> ok: nothing came. */
+inline go_idle() {
+	atomic {
+		ok = 1;
+		set_state(NEED_WAKEUP);
+#if MODE != CALLER && !defined(NO_FENCE_BELL_KERNEL)
+		sq_state = sq_state_b
+#endif
+	};
+#if MODE != CALLER && !defined(NO_RECHECK_IDLE)
+	atomic { if :: sq_tail == head || IS_STOPPED :: else -> set_state(0); ok = 0 fi }
+#endif
+}
+
+/* @ drain.rs work: what a worker does. */
+inline work_once() {
+	if :: IS_STOPPED -> cancel_everything() :: else fi;
+	own();
+	if
+	:: got ->
+#if MODE != CALLER
+		set_state(0);			/* @ drain.rs wake */
+#endif
+		bound = SQ * PASSES;
+		do
+		:: 	pass();
+			bound = bound - (done > 1 -> done : 1);
+			again = (why == BOUND);
+			if
+			:: why == EMPTY || why == STOPPED -> go_idle(); again = !ok
+			:: else
+			fi;
+			if
+			:: again && bound > 0 -> skip
+			:: else ->
+				release();
+				if
+				:: !kept -> break
+				:: kept && bound > 0 -> skip
+				:: else ->
+					abandon();
+#ifndef NO_ABANDON_WORK
+					again = 1;
+#endif
+					break
+				fi
+			fi
+		od;
+		if :: again -> work() :: else fi
+	:: else
+	fi;
+	RESET
+}
+
+/* @ poll.rs poll_awake, one turn or more: the polling thread owns the drain while it is awake. */
+inline poll_awake() {
+	do
+	:: 	if :: IS_STOPPED -> cancel_everything() :: else fi;
+		own();
+		if :: !got -> break :: else fi;
+		set_state(0);
+		do
+		:: 	bound = SQ;
+			if
+			:: IS_STOPPED -> cancel_everything(); done = 0; why = STOPPED
+			:: else -> pass()
+			fi;
+			if
+			:: why == STALLED -> break
+			:: why == STOPPED -> go_idle(); if :: ok -> break :: else fi
+			:: why == BOUND || (why == EMPTY && done > 0) -> skip
+			:: else ->
+				/* It looks until there is something, or its time is up. */
+				if
+				:: (sq_tail != head || stop != 0) -> skip
+				:: go_idle(); if :: ok -> break :: else fi
+				fi
+			fi
+		od;
+		release();				/* @ poll.rs leave */
+		if
+		:: !kept -> break
+		:: else -> abandon()
+		fi
+	od;
+	RESET
+}
+
+/* @ enter.rs bell. -> total */
+inline bell() {
+	total = 0;
+#if MODE == CALLER
+	own();
+	if
+	:: got ->
+		bound = SQ;
+		do
+		:: 	pass();
+			total = total + done;
+			if :: why == EMPTY -> go_idle() :: else fi;
+			release();
+			if
+			:: !kept && why == BOUND -> again = 1; break
+			:: !kept && why != BOUND -> break
+			:: else
+			fi;
+			bound = bound - (done > 1 -> done : 1);
+			if :: bound == 0 -> abandon();
+#ifndef NO_ABANDON_WORK
+				again = 1;
+#endif
+				break
+			:: else fi
+		od;
+#ifndef NO_BOUND_WORK
+		if :: again -> work() :: else fi;	/* BELL-3 */
+#endif
+	:: else
+	fi;
+	RESET
+#else
+	/* @ enter.rs count_bell: BELL-2 */
+	atomic { if :: sq_tail != flushed -> work() :: else fi }
+#endif
+}
+
+/* @ enter.rs doorbell. Looks at cq_head when it consumed nothing, and so finds out that it is out of its window. */
+inline doorbell() {
+	if
+	:: IS_STOPPED -> skip
+	:: else ->
+		bell();
+		if
+		:: total == 0 ->
+			atomic { look() };
+			if :: out -> out = 0; break_ring() :: else fi
+		:: else
+		fi;
+		total = 0
+	fi
+}
+
+proctype producer(byte wants) {
+	LOCALS;
+	byte pushed;
+	bit ring;
+
+	do
+	:: pushed == wants -> break
+	:: pushed < wants ->
+		/* A full queue refuses an entry; its owner tries again. */
+		atomic {
+			user_lock == 0 && (sq_tail_b - sq_head < SQ || stop != 0) -> user_lock = 1;
+			if :: stop != 0 -> user_lock = 0; break :: else fi;
+			/* @ producer.rs publish: IDX-4, one entry or all there is room for */
+			if
+			:: sq_tail_b++; pushed++
+			:: pushed + 2 <= wants && sq_tail_b + 2 - sq_head <= SQ -> sq_tail_b = sq_tail_b + 2; pushed = pushed + 2
+			fi;
+#if MODE == CALLER || !defined(NO_FENCE_BELL_USER)
+			/* BELL-1's fence, or the lock that is let go of */
+			sq_tail = sq_tail_b
+#endif
+		};
+#if MODE == CALLER
+		ring = 1; user_lock = 0;
+#else
+		/* @ producer.rs needs_doorbell: BELL-1 */
+		ring = ((sq_state & NEED_WAKEUP) != 0);
+#ifdef NO_RING_WAKEUP
+		ring = 0;
+#endif
+		atomic { sq_tail = sq_tail_b; user_lock = 0 };
+#endif
+		if :: ring -> ring = 0; doorbell() :: else fi
+	od
+}
+
+/* @ consumer.rs release: CQ-2. Publishes what was reaped, rings if the ring is blocked. */
+inline publish_reaped() {
+	atomic {
+		cq_head_b = mine;
+#ifndef NO_FENCE_BLOCKED_USER
+		cq_head = cq_head_b
+#endif
+	};
+#ifndef NO_RING_BLOCKED
+	if :: sq_state & CQ_BLOCKED -> doorbell() :: else fi
+#endif
+}
+
+/* @ enter.rs awaited: WAIT-1. -> ok: over; out: cq_head is out of its window */
+inline awaited() {
+	busy = 0;
+	if
+	:: stop != 0 -> told = 1; ok = 1
+	:: else ->
+		atomic {
+			look();
+			ok = out;
+			if
+			:: !out && tail - seen >= goal -> ok = 1
+			:: !out && tail - seen < goal && stall == SLOT && CQ - (tail - seen) - reserved == 0 -> ok = 1; busy = 1
+			:: else
+			fi;
+#ifdef NO_WAIT_LOCK
+		};
+		atomic {
+#endif
+			if :: !ok -> wake_at = seen + goal + 1 :: else fi
+		}
+	fi
+}
+
+/* The one reaper: takes what is there, publishes when it likes but before it sleeps, sleeps as poll(2) does or in ENTER. */
+active proctype reaper() {
+	LOCALS;
+	byte mine, goal;
+	bit busy, struck;
+
+	do
+	:: told -> break
+	:: !told && OVER && cq_tail == mine -> break
+	:: !told && cq_tail > mine ->
+		if
+		:: mine++
+		:: cq_tail - mine == 2 -> mine = mine + 2
+		fi;
+		busy = 0;
+		publish_reaped()
+#ifdef HOSTILE
+	:: !told && !struck ->
+		/* Beyond what was posted, or back: where that is not noticed, it is a reaper that publishes late. */
+		struck = 1;
+		if
+		:: cq_head_b = cq_tail + 1
+		:: mine > 0 -> cq_head_b = mine - 1
+		fi;
+		cq_head = cq_head_b;
+		atomic { look() };	/* as any ENTER or poll does */
+		if :: out -> out = 0; break_ring() :: else fi;
+		if :: stop != 0 -> told = 1 :: else -> publish_reaped() fi
+#endif
+#ifndef ENTER_ONLY
+	:: !told && cq_tail == mine && !OVER ->
+		/* @ ring.rs poll: BELL-4 */
+		reaper_asleep = 1;
+		atomic { polled = 1; look(); ok = (!out && tail - seen > 0) };
+		if :: out -> out = 0; break_ring() :: else fi;
+		if
+		:: stop != 0 -> told = 1
+		:: stop == 0 && ok -> skip
+		:: stop == 0 && !ok ->
+			if :: reaper_asleep == 0 :: OVER && cq_tail == mine fi;
+			if :: stop != 0 -> told = 1 :: else fi
+		fi;
+		ok = 0
+#endif
+	:: !told && cq_tail == mine && busy && stop != 0 -> told = 1
+#ifndef POLL_ONLY
+	:: !told && cq_tail == mine && !OVER && !busy ->
+		/* @ enter.rs enter and sleep */
+		if
+		:: goal = 1
+#ifdef GOAL
+		:: goal = CQ
+#endif
+		fi;
+		if :: stop != 0 -> told = 1 :: else -> bell(); total = 0 fi;
+		do
+		:: told -> break
+		:: else ->
+			reaper_asleep = 1;
+			awaited();
+			if :: out -> out = 0; break_ring(); told = 1 :: else fi;
+			if
+			:: ok || told -> break
+			:: !ok && !told ->
+				/* Asleep, unless what it waits for cannot come: then a timeout ends it. */
+				if
+				:: reaper_asleep == 0
+				:: OVER && cq_tail - mine < goal -> break
+				fi
+			fi
+		od;
+		ok = 0; goal = 0
+#endif
+	od;
+	reaper_asleep = 0; gone = 1
+}
+
+#if MODE == POLLER
+active proctype poller() {
+	LOCALS;
+end:	do :: atomic { queued -> queued = 0 }; poll_awake() od
+}
+#else
+active proctype worker() {
+	LOCALS;
+end:	do :: atomic { queued -> queued = 0 }; work_once() od
+}
+#endif
+
+/* Drivers. What may wait without bound ends only when it is canceled. */
+#if defined(SKIPS) || defined(DEFERS) || defined(ENDLESS)
+active proctype drivers() {
+	bit wakes;
+end:	do
+	:: atomic { later > 0 -> settle(later, 1) }
+	:: atomic { quiet > 0 -> settle(quiet, 0) }
+	:: atomic { canceled > 0 -> settle(canceled, 1) }
+	od
+}
+#endif
+
+/* Stores reach memory. */
+active proctype memory() {
+end:	do
+	:: sq_tail != sq_tail_b -> sq_tail = sq_tail_b
+	:: cq_head != cq_head_b -> cq_head = cq_head_b
+	:: sq_state != sq_state_b -> sq_state = sq_state_b
+	od
+}
+
+#ifdef CANCEL
+/* The way out when requests hold what others wait for. CANCEL needs no entry, no slot and no drain. */
+active proctype canceler() {
+end:	do :: atomic { endless > 0 -> cancel_everything() } od
+}
+#endif
+
+#ifdef QUIESCE
+/* @ cancel.rs quiesce: LIFE-1 */
+active proctype quiescer() {
+	bit ok;
+	atomic { stop = stop | QUIESCED }; notify();	/* @ cancel.rs shut */
+	do
+	:: 	quiescer_asleep = 1;
+		/* @ drain.rs drain_is_free: if not, the owner looks again before it lets go */
+		atomic {
+			ok = (drain == FREE);
+			if :: !ok -> drain = OWNED | REDRAIN :: else fi
+		};
+		if :: ok -> break :: else -> quiescer_asleep == 0 fi
+	od;
+	cancel_everything();
+	do
+	:: 	quiescer_asleep = 1;
+		atomic { idle_waiter = 1; ok = (INFLIGHT == 0) };
+		if :: ok -> break :: else -> quiescer_asleep == 0 fi
+	od;
+	quiescer_asleep = 0;
+	quiesced = 1
+}
+#define LIFE_1 (!quiesced || INFLIGHT == 0)
+#else
+#define LIFE_1 true
+#endif
+
+/* When nothing can happen any more: all is done, or the ring is stopped and everybody knows. */
+active proctype judge() {
+	timeout ->
+	assert(drain == FREE && queued == 0);
+	assert(gone /* BELL-4, WAIT-1: the reaper was woken, and told */);
+#ifdef QUIESCE
+	assert(quiesced /* LIFE-1: QUIESCE returns */);
+#endif
+	assert(LIFE_1);
+	if
+	:: stop == 0 ->
+		assert(sq_tail == TOTAL /* BELL-1: all could be published */);
+		assert(head == TOTAL /* BELL-1, BELL-3, BELL-5, CQ-2: all was consumed */);
+		assert(later == 0 && quiet == 0 && canceled == 0 /* CAN-1 */);
+		assert(tail + silent + endless == TOTAL /* SUB-2, CQ-1: one outcome for each */);
+		assert(cq_head == tail /* all was reaped */);
+		assert(reserved == stash + endless /* CQ-5: no slot is forgotten */)
+	:: else ->
+		assert(INFLIGHT == 0 /* BROKEN, LIFE-1: what was in flight is canceled */)
+	fi
+}
+
+init {
+	atomic {
+		run producer(FIRST);
+#if SECOND > 0
+		run producer(SECOND)
+#endif
+	}
+}
