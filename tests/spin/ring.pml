@@ -7,7 +7,7 @@
  * wake-up that is lost, a slot that is forgotten, a doorbell that nobody rings: each ends there. A run that never ends would be a
  * cycle; runs marked `ends` look for one.
  *
- * Each step names the function that it stands for (`@ file.rs function`, in kmod-sq/src or liburing-shm/src/ring) and the rule of
+ * Each step names the function that it stands for (behind an @, in kmod-sq/src or liburing-shm/src/ring) and the rule of
  * docs/protocol.md that it keeps. Steps that can be left out have a switch, NO_..., and for each of them tests/spin/runs has a run
  * that must fail. `cargo xtask test --stage spin` runs them all, and checks that the functions exist and no switch is forgotten.
  *
@@ -76,14 +76,17 @@
 byte sq_tail, sq_tail_b;	/* user: producers, under their lock */
 byte cq_head, cq_head_b;	/* user: reaper */
 byte sq_state = NEED_WAKEUP, sq_state_b = NEED_WAKEUP; /* kernel: drain owner, whose private copy the second is */
-byte sq_head, cq_tail;		/* kernel; release stores that no handshake is about */
+byte sq_head;			/* kernel; a release store that no handshake is about */
+byte cq_tail, cq_tail_b;	/* kernel: whoever may post; `shown` too */
 
 /* The kernel side's own. */
 byte drain, stop;
 byte head, stash, batched;	/* drain owner */
 bit spare;			/* drain owner: a request is set aside */
+bit watched, watched_b;		/* Posted::watched: written under the lock, looked at without it */
 /* What the completion lock protects. */
-byte tail, seen, reserved, flushed;	/* cq.tail, cq.head, reserved, cq.sq_head */
+bit cq_lock;			/* held over several steps, by a waiter only */
+byte tail, seen, reserved, consumed;	/* posted.tail, cq.head, what is promised beyond the tail, posted.consumed */
 byte stall, wake_at;		/* wake_at: 0, or one more than the tail that is waited for */
 bit polled, idle_waiter;
 byte later, quiet, endless, canceled;	/* in flight: to be completed; without completion; ended only by a cancel; being canceled */
@@ -105,7 +108,7 @@ byte silent;			/* successes that nobody wanted to hear of */
 #define CANCELS false
 #endif
 /* Nothing that is published will lead to one more completion by itself. */
-#define OVER (head == TOTAL && later == 0 && quiet == 0 && canceled == 0 && batched == 0 && !(CANCELS && endless > 0))
+#define OVER (consumed == TOTAL && later == 0 && quiet == 0 && canceled == 0 && cq_tail == tail && !(CANCELS && endless > 0))
 
 #if defined(HOSTILE) || defined(QUIESCE)
 #define IS_STOPPED (stop != 0)
@@ -113,16 +116,16 @@ byte silent;			/* successes that nobody wanted to hear of */
 #define IS_STOPPED false
 #endif
 
-#define LOCALS byte span, most, done, total, bound, why, n; bit got, kept, said, ok, wakes, out, again
+#define LOCALS byte span, most, done, total, bound, why, n, kind; bit mine, deferred, got, kept, said, ok, wakes, out, again
 /* What a call leaves in its locals means nothing to the next one. */
 #define RESET atomic { span = 0; most = 0; done = 0; bound = 0; why = 0; n = 0; got = 0; kept = 0; wakes = 0; again = 0; ok = 0 }
 
 /*
  * A section under the completion lock is one step, with the wake-ups that follow it: it looks at one shared word. What only the drain
- * owner touches goes with the step before. At the end of `flush` the owner's stores are in memory, at the latest.
+ * owner touches goes with the step before.
  */
 #define CQ_5 (reserved + (tail - seen) <= CQ && INFLIGHT <= reserved)
-inline unlock_owner() { sq_state = sq_state_b; assert(CQ_5) }
+#define locked cq_lock == 0
 
 /* Host::notify and Host::work. The home has put sleepers on its queue before they look. */
 inline notify() { atomic { reaper_asleep = 0; quiescer_asleep = 0 } }
@@ -137,12 +140,13 @@ inline look() {
 /* @ cq.rs reserve_all: CQ-1 */
 inline reserve_all() { n = CQ - (tail - seen) - reserved; reserved = reserved + n; stash = stash + n; n = 0 }
 
-/* @ cq.rs watchers: BELL-4. Under the lock. */
+/* @ cq.rs whom and watchers: BELL-4. Under the lock. */
 inline whom(posted, look_idle) {
 	wakes = 0;
 	if :: posted && wake_at > 0 && tail + 1 >= wake_at -> wake_at = 0; wakes = 1 :: else fi;
 	if :: posted && polled -> wakes = 1 :: else fi;
-	if :: look_idle && idle_waiter -> idle_waiter = 0; wakes = 1 :: else fi
+	if :: look_idle && idle_waiter -> idle_waiter = 0; wakes = 1 :: else fi;
+	watched_b = (wake_at > 0 || polled || idle_waiter); watched = watched_b
 }
 
 /* @ ring.rs break_ring: BROKEN. Says so, wakes everybody, has a worker cancel what is in flight. */
@@ -150,9 +154,7 @@ inline break_ring() {
 	atomic { ok = (stop & BROKEN) == 0; stop = stop | BROKEN };
 	if
 	:: ok ->
-#ifndef NO_BREAK_NOTIFY
 		notify();
-#endif
 #ifndef NO_BREAK_WORK
 		work()
 #else
@@ -163,13 +165,13 @@ inline break_ring() {
 }
 
 /* @ cancel.rs cancel_everything: CAN-1. The driver completes what it is told of. */
-inline cancel_everything() { atomic { canceled = canceled + endless; endless = 0 } }
+inline cancel_everything() { atomic { locked -> canceled = canceled + endless; endless = 0 } }
 
 /* @ ring.rs settle: a completion from any thread. `kind` is the count that it comes from. */
 inline settle(kind, posts) {
 	kind--;
 	if
-	:: posts -> reserved--; tail++; cq_tail = tail
+	:: posts -> reserved--; tail++; cq_tail_b = tail; cq_tail = tail
 	:: else -> silent++;
 #ifndef NO_UNRESERVE
 		reserved--
@@ -212,10 +214,10 @@ inline tell_quiescer() {
 #endif
 }
 
-/* @ drain.rs release: BELL-5. Clearing the owner and looking whether somebody rang is one step. */
-inline release() {
+/* @ drain.rs release and leave: BELL-5. Clearing the owner and looking whether somebody rang is one step. */
+inline leave() {
 	atomic {
-		sq_state = sq_state_b;
+		sq_state = sq_state_b; cq_tail = cq_tail_b;
 #ifndef NO_REDRAIN
 		kept = (drain != OWNED);
 #endif
@@ -223,32 +225,36 @@ inline release() {
 	};
 	if
 	:: kept -> drain = OWNED
-	:: else -> tell_quiescer()
+	:: else -> if :: why == STOPPED -> tell_quiescer() :: else fi
 	fi
 }
 
 /* @ drain.rs abandon: BELL-3. The caller has a worker look again. */
-inline abandon() { atomic { sq_state = sq_state_b; drain = FREE }; tell_quiescer() }
+inline abandon() { atomic { sq_state = sq_state_b; cq_tail = cq_tail_b; drain = FREE }; tell_quiescer() }
 
-/* @ sq.rs flush: IDX-4, CQ-1. Publishes what was consumed and completed, then looks what was reaped. */
-inline flush() {
+/*
+ * @ sq.rs publish: IDX-4, CQ-1. Shows what was consumed and completed: `mine`, alone, while nothing was in flight, @ posted.rs is_owners,
+ * else under the lock. A request of this stretch is in flight from here on. Then looks who wants to be told @ sq.rs tell.
+ */
+inline publish() {
 	atomic {
+		mine || locked ->
 		sq_head = head;
-		reserved = reserved - batched; tail = tail + batched; cq_tail = tail; flushed = head;
-		whom(batched > 0, true);
-		batched = 0;
-		look();
-		if
-		:: !out ->
-			reserve_all();
-			if :: stash > 0 && stall == SLOT -> stall = NOTHING :: else fi
-		:: else
-		fi;
-		unlock_owner();
-		if :: wakes -> notify() :: else fi;
-		wakes = 0
+		reserved = reserved - batched; tail = tail + batched; cq_tail_b = tail;
+		if :: !mine -> cq_tail = cq_tail_b :: else fi;
+		batched = 0
 	};
-	if :: out -> out = 0; break_ring() :: else fi
+	if :: deferred -> atomic { locked -> deferred = 0; began(); cq_tail = cq_tail_b; sq_state = sq_state_b } :: else fi;
+	atomic {
+		consumed = head; mine = 0;
+#ifndef NO_FENCE_POST_KERNEL
+		cq_tail = cq_tail_b; sq_state = sq_state_b
+#endif
+	};
+	if
+	:: watched -> atomic { locked -> whom(true, true); if :: wakes -> notify() :: else fi; wakes = 0; cq_tail = cq_tail_b; sq_state = sq_state_b }
+	:: else
+	fi
 }
 
 /* @ sq.rs stock: CQ-2. A slot and a request for the next entry, or whoever frees one is charged with going on. -> n */
@@ -256,6 +262,7 @@ inline stock() {
 	said = 0;
 	do
 	:: 	atomic {
+			locked ->
 			if :: stash == 0 -> look(); if :: !out -> reserve_all() :: else fi :: else fi;
 			if :: !out && !spare && INFLIGHT < REQS -> spare = 1 :: else fi;
 			if
@@ -273,9 +280,7 @@ inline stock() {
 			if
 			:: n == NOTHING -> set_state(AWAKE)
 			/* WAIT-1: that the ring is blocked ends a wait. */
-#ifndef NO_STALL_NOTIFY
 			:: n == SLOT -> notify()
-#endif
 			:: else
 			fi
 		};
@@ -300,28 +305,38 @@ inline stock() {
 	if :: out -> out = 0; break_ring() :: else fi
 }
 
-/* @ sq.rs stretch: SNAP-1, SUB-2. One entry: completes at once, or later, or silently, or never by itself. */
+/* @ sq.rs consume: SNAP-1, SUB-2. One entry: completes at once, or silently, or later, or never by itself; the last two end a stretch. */
 inline issue() {
 	if
 	:: batched++; stash--
 #ifdef SKIPS
-	:: silent++;
+	:: silent++; n = AGAIN;
 #ifdef NO_SKIP_RETURN
 		stash--
 #else
 		skip			/* its slot goes back where it came from */
 #endif
-	:: quiet++; spare = 0; stash--
+	:: deferred = 1; kind = 1; spare = 0; stash--; n = AGAIN
 #endif
 #ifdef DEFERS
-	:: later++; spare = 0; stash--
+	:: deferred = 1; kind = 2; spare = 0; stash--; n = AGAIN
 #endif
 #ifdef ENDLESS
-	:: endless + canceled == 0 -> endless++; spare = 0; stash--	/* CQ-4: one slot and one request are kept */
+	:: endless + canceled == 0 -> deferred = 1; kind = 3; spare = 0; stash--; n = AGAIN /* CQ-4: one slot and one request are kept */
 #endif
 	fi;
 	head++;
 	done++
+}
+
+/* @ issue.rs hand_over: the driver may complete it from now on, and a cancel finds it. */
+inline began() {
+	if
+	:: kind == 1 -> quiet++
+	:: kind == 2 -> later++
+	:: kind == 3 -> endless++
+	fi;
+	kind = 0
 }
 
 /* @ sq.rs pass: IDX-3, IDX-4. Consumes what is published, or `bound` of it. -> done, why */
@@ -339,26 +354,33 @@ inline pass() {
 	if
 	:: most > 0 ->
 		do
-		:: 	/* As far as slots and requests go. */
+		:: 	if
+			:: stash == 0 || !spare ->
+				stock();
+				if
+				:: n == STOPPED -> why = STOPPED; break
+				:: n == SLOT || n == REQUEST -> why = (IS_STOPPED -> STOPPED : STALLED); break
+				:: n == NOTHING
+				fi
+			:: else
+			fi;
+			/* @ sq.rs stretch */
 			atomic {
 				n = NOTHING;
+				mine = (INFLIGHT == 0);
 				do
-				:: n == NOTHING && done < most && stash > 0 && spare ->
-					issue();
-					if :: done < most && IS_STOPPED -> why = STOPPED; n = STOPPED :: else fi
+				:: n == NOTHING && done < most && stash > 0 -> issue()
 				:: else -> break
-				od
+				od;
+				n = NOTHING
 			};
-			if :: done == most || why == STOPPED -> break :: else fi;
-			flush();
-			stock();
+			publish();
 			if
-			:: n == STOPPED -> why = STOPPED; break
-			:: n == SLOT || n == REQUEST -> why = (IS_STOPPED -> STOPPED : STALLED); break
-			:: n == NOTHING
+			:: done == most -> break
+			:: done < most && IS_STOPPED -> why = STOPPED; break
+			:: else
 			fi
-		od;
-		flush()
+		od
 	:: else
 	fi;
 	/* @ drain.rs run and cancel_late: what was issued meanwhile was too late for the cancel that came with the stop. */
@@ -405,7 +427,7 @@ inline work_once() {
 			if
 			:: again && bound > 0 -> skip
 			:: else ->
-				release();
+				leave();
 				if
 				:: !kept -> break
 				:: kept && bound > 0 -> skip
@@ -449,7 +471,7 @@ inline poll_awake() {
 				fi
 			fi
 		od;
-		release();				/* @ poll.rs leave */
+		leave();				/* @ poll.rs leave */
 		if
 		:: !kept -> break
 		:: else -> abandon()
@@ -470,7 +492,7 @@ inline bell() {
 		:: 	pass();
 			total = total + done;
 			if :: why == EMPTY -> go_idle() :: else fi;
-			release();
+			leave();
 			if
 			:: !kept && why == BOUND -> again = 1; break
 			:: !kept && why != BOUND -> break
@@ -492,7 +514,7 @@ inline bell() {
 	RESET
 #else
 	/* @ enter.rs count_bell: BELL-2 */
-	atomic { if :: sq_tail != flushed -> work() :: else fi }
+	atomic { locked -> if :: sq_tail != consumed -> work() :: else fi }
 #endif
 }
 
@@ -504,7 +526,7 @@ inline doorbell() {
 		bell();
 		if
 		:: total == 0 ->
-			atomic { look() };
+			atomic { locked -> look() };
 			if :: out -> out = 0; break_ring() :: else fi
 		:: else
 		fi;
@@ -551,7 +573,7 @@ proctype producer(byte wants) {
 /* @ consumer.rs release: CQ-2. Publishes what was reaped, rings if the ring is blocked. */
 inline publish_reaped() {
 	atomic {
-		cq_head_b = mine;
+		cq_head_b = took;
 #ifndef NO_FENCE_BLOCKED_USER
 		cq_head = cq_head_b
 #endif
@@ -561,42 +583,49 @@ inline publish_reaped() {
 #endif
 }
 
-/* @ enter.rs awaited: WAIT-1. -> ok: over; out: cq_head is out of its window */
+inline over() {
+	atomic {
+		look();
+		ok = out;
+		if
+		:: !out && cq_tail - seen >= goal -> ok = 1
+		:: !out && cq_tail - seen < goal && stall == SLOT && CQ - (tail - seen) - reserved == 0 -> ok = 1; busy = 1
+		:: else
+		fi
+	}
+}
+
+/* @ enter.rs awaited: WAIT-1, BELL-4. -> ok: over; out: cq_head is out of its window */
 inline awaited() {
 	busy = 0;
 	if
 	:: stop != 0 -> told = 1; ok = 1
 	:: else ->
-		atomic {
-			look();
-			ok = out;
-			if
-			:: !out && tail - seen >= goal -> ok = 1
-			:: !out && tail - seen < goal && stall == SLOT && CQ - (tail - seen) - reserved == 0 -> ok = 1; busy = 1
-			:: else
-			fi;
-#ifdef NO_WAIT_LOCK
-		};
-		atomic {
+		/* Says what it waits for, and looks again: a poster that it does not see sees it. */
+		atomic { locked -> cq_lock = 1; over(); if :: !ok -> wake_at = seen + goal + 1; watched_b = 1 :: else fi };
+#ifndef NO_FENCE_WATCH_KERNEL
+		watched = watched_b;
 #endif
-			if :: !ok -> wake_at = seen + goal + 1 :: else fi
-		}
+#ifndef NO_RECHECK_WATCH
+		if :: !ok -> over() :: else fi;
+#endif
+		atomic { watched = watched_b; cq_lock = 0 }
 	fi
 }
 
 /* The one reaper: takes what is there, publishes when it likes but before it sleeps, sleeps as poll(2) does or in ENTER. */
 active proctype reaper() {
 	LOCALS;
-	byte mine, goal;
+	byte took, goal;
 	bit busy, struck;
 
 	do
 	:: told -> break
-	:: !told && OVER && cq_tail == mine -> break
-	:: !told && cq_tail > mine ->
+	:: !told && OVER && cq_tail == took -> break
+	:: !told && cq_tail > took ->
 		if
-		:: mine++
-		:: cq_tail - mine == 2 -> mine = mine + 2
+		:: took++
+		:: cq_tail - took == 2 -> took = took + 2
 		fi;
 		busy = 0;
 		publish_reaped()
@@ -606,31 +635,31 @@ active proctype reaper() {
 		struck = 1;
 		if
 		:: cq_head_b = cq_tail + 1
-		:: mine > 0 -> cq_head_b = mine - 1
+		:: took > 0 -> cq_head_b = took - 1
 		fi;
 		cq_head = cq_head_b;
-		atomic { look() };	/* as any ENTER or poll does */
+		atomic { locked -> look() };	/* as any ENTER or poll does */
 		if :: out -> out = 0; break_ring() :: else fi;
 		if :: stop != 0 -> told = 1 :: else -> publish_reaped() fi
 #endif
 #ifndef ENTER_ONLY
-	:: !told && cq_tail == mine && !OVER ->
+	:: !told && cq_tail == took && !OVER ->
 		/* @ ring.rs poll: BELL-4 */
 		reaper_asleep = 1;
-		atomic { polled = 1; look(); ok = (!out && tail - seen > 0) };
+		atomic { locked -> polled = 1; watched_b = 1; watched = 1; look(); ok = (!out && cq_tail > seen) };
 		if :: out -> out = 0; break_ring() :: else fi;
 		if
 		:: stop != 0 -> told = 1
 		:: stop == 0 && ok -> skip
 		:: stop == 0 && !ok ->
-			if :: reaper_asleep == 0 :: OVER && cq_tail == mine fi;
+			if :: reaper_asleep == 0 :: OVER && cq_tail == took fi;
 			if :: stop != 0 -> told = 1 :: else fi
 		fi;
 		ok = 0
 #endif
-	:: !told && cq_tail == mine && busy && stop != 0 -> told = 1
+	:: !told && cq_tail == took && busy && stop != 0 -> told = 1
 #ifndef POLL_ONLY
-	:: !told && cq_tail == mine && !OVER && !busy ->
+	:: !told && cq_tail == took && !OVER && !busy ->
 		/* @ enter.rs enter and sleep */
 		if
 		:: goal = 1
@@ -651,7 +680,7 @@ active proctype reaper() {
 				/* Asleep, unless what it waits for cannot come: then a timeout ends it. */
 				if
 				:: reaper_asleep == 0
-				:: OVER && cq_tail - mine < goal -> break
+				:: OVER && cq_tail - took < goal -> break
 				fi
 			fi
 		od;
@@ -678,9 +707,9 @@ end:	do :: atomic { queued -> queued = 0 }; work_once() od
 active proctype drivers() {
 	bit wakes;
 end:	do
-	:: atomic { later > 0 -> settle(later, 1) }
-	:: atomic { quiet > 0 -> settle(quiet, 0) }
-	:: atomic { canceled > 0 -> settle(canceled, 1) }
+	:: atomic { later > 0 && locked -> settle(later, 1) }
+	:: atomic { quiet > 0 && locked -> settle(quiet, 0) }
+	:: atomic { canceled > 0 && locked -> settle(canceled, 1) }
 	od
 }
 #endif
@@ -691,13 +720,15 @@ end:	do
 	:: sq_tail != sq_tail_b -> sq_tail = sq_tail_b
 	:: cq_head != cq_head_b -> cq_head = cq_head_b
 	:: sq_state != sq_state_b -> sq_state = sq_state_b
+	:: cq_tail != cq_tail_b -> cq_tail = cq_tail_b
+	:: watched != watched_b -> watched = watched_b
 	od
 }
 
 #ifdef CANCEL
 /* The way out when requests hold what others wait for. CANCEL needs no entry, no slot and no drain. */
 active proctype canceler() {
-end:	do :: atomic { endless > 0 -> cancel_everything() } od
+end:	do :: atomic { endless > 0 && locked -> cancel_everything() } od
 }
 #endif
 
@@ -711,14 +742,16 @@ active proctype quiescer() {
 		/* @ drain.rs drain_is_free: if not, the owner looks again before it lets go */
 		atomic {
 			ok = (drain == FREE);
+#ifndef NO_QUIET_KNOCK
 			if :: !ok -> drain = OWNED | REDRAIN :: else fi
+#endif
 		};
 		if :: ok -> break :: else -> quiescer_asleep == 0 fi
 	od;
 	cancel_everything();
 	do
 	:: 	quiescer_asleep = 1;
-		atomic { idle_waiter = 1; ok = (INFLIGHT == 0) };
+		atomic { locked -> idle_waiter = 1; watched_b = 1; watched = 1; ok = (INFLIGHT == 0) };
 		if :: ok -> break :: else -> quiescer_asleep == 0 fi
 	od;
 	quiescer_asleep = 0;

@@ -82,7 +82,7 @@ fn explore(model: &Path, scratch: &Path, wanted: Wanted, symbols: &[String]) -> 
         bail!("spin: {said}");
     }
     let mut gcc = Command::new("gcc");
-    gcc.args(["-O2", "-w", "-DCOLLAPSE", "-DVECTORSZ=512", "-DNOFAIR", "-o", "pan", "pan.c"]).current_dir(scratch);
+    gcc.args(["-O1", "-w", "-DCOLLAPSE", "-DVECTORSZ=512", "-DNOFAIR", "-o", "pan", "pan.c"]).current_dir(scratch);
     gcc.arg(if wanted == Wanted::Ends { "-DNP" } else { "-DSAFETY" });
     run("compiling the checker", &mut gcc)?;
     let mut pan = Command::new(scratch.join("pan"));
