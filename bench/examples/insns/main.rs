@@ -45,7 +45,7 @@ fn trace() -> Result<(), Box<dyn Error>> {
     let mut mark = One::open()?;
     let mut marked_rounds = || -> Result<(), Box<dyn Error>> {
         mark.null();
-        for batch in [1, 32] {
+        for batch in [1, 32, 128] {
             mark.null();
             push(&mut ring, batch);
             enter(&mut ring);

@@ -76,7 +76,14 @@ fn exact(from: &Sources) -> Vec<Gate> {
     let count = |door: &str, batch: u32| from.insns.get(door, batch);
     let fewer = |door: &str| Some(count(door, 32)? / count("ring", 32)?);
     let calls = |what: &str, batch: u32| from.calls.value("round", "ring", batch, what);
-    let each = |what: &str| Some((calls(what, 32)? - calls(what, 1)?) / 31.0);
+    // Between two rounds that go the same way; one operation has a shorter one.
+    let each = |what: &str| Some((calls(what, 128)? - calls(what, 32)?) / 96.0);
+    // The process calls its backend through a pointer, and its C library; the gate is the kernel's.
+    let kernel = |batch: u32| {
+        let process = from.calls.value("function", "the process", format!("ring {batch}"), "indirect").unwrap_or(0.0);
+        Some(calls("indirect", batch)? - process)
+    };
+    let indirect = kernel(32).zip(kernel(128)).map(|(many, most)| (most - many) / 96.0);
     let whole = |value: f64| format!("{value:.1}");
     vec![
         Gate::at_most("guest instructions, null op, batch 32, ring", count("ring", 32), 110.0, 95.0, whole),
@@ -92,7 +99,7 @@ fn exact(from: &Sources) -> Vec<Gate> {
             times,
         ),
         Gate::exactly("fences and locked instructions, for one more operation", each("locked"), 0.0),
-        Gate::exactly("indirect calls, for one more operation", each("indirect"), 1.0),
+        Gate::exactly("indirect calls of the kernel, for one more operation", indirect, 1.0),
     ]
 }
 

@@ -148,8 +148,8 @@ pub(crate) fn calls(from: &Sources) -> String {
     }
     let value = |group: &str, row: &str, batch: u32, what: &str| calls.value(group, row, batch, what);
     let row = |(what, name): (&str, &str)| {
-        let [one, many] = [1, 32].map(|batch| value("round", "ring", batch, what));
-        let each = one.zip(many).map(|(one, many)| number((many - one) / 31.0));
+        let [one, many, most] = [1, 32, 128].map(|batch| value("round", "ring", batch, what));
+        let each = many.zip(most).map(|(many, most)| number((most - many) / 96.0));
         let ioctl = value("round", "ioctl", 1, what);
         [
             name.to_owned(),
@@ -184,6 +184,7 @@ fn functions(calls: &Data, what: &str) -> Vec<Vec<String>> {
         let at = |round: &str| calls.value("function", &function, round, what).unwrap_or(0.0);
         rows.push((function.clone(), ["ring 1", "ring 32", "ioctl 1"].map(at)));
     }
+    rows.retain(|(_, counts)| counts.iter().any(|count| *count != 0.0));
     rows.sort_by(|(_, a), (_, b)| b[1].total_cmp(&a[1]).then(b[0].total_cmp(&a[0])));
     rows.into_iter()
         .map(|(function, counts)| {
@@ -199,10 +200,13 @@ fn why(what: &str, function: &str) -> Option<&'static str> {
     Some(match (what, function) {
         ("locked", "the process") => "it counts its doorbell; the fence between cq_head and CQ_BLOCKED (CQ-2)",
         ("locked", "kmod_sq::ring::Ring::bell") => "takes the drain, and gives it back (BELL-5)",
+        ("locked", "kmod_sq::sq::pass") => "the fence between cq_tail and who sleeps (BELL-4)",
         ("locked", "_raw_spin_lock_irqsave") => "the completion lock, once a batch",
         ("locked", "sq_copy_entry") => "copy_from_user's barrier against speculation",
         ("indirect", "the process") => "the backend, chosen at run time",
-        ("indirect", "kmod_sq::ring::Ring::bell" | "sq_door_issue") => "the driver, once an operation",
+        ("indirect", "kmod_sq::ring::Ring::bell" | "kmod_sq::sq::consume_pairs" | "sq_door_issue") => {
+            "the driver, once an operation"
+        }
         ("indirect", "__x64_sys_ioctl") => "the kernel's way to a file's ioctl",
         _ => return None,
     })
@@ -214,17 +218,17 @@ pub(crate) fn stages(from: &Sources) -> String {
     if calls.is_empty() {
         return String::new();
     }
-    let mut rows: Vec<(String, [f64; 3])> = Vec::new();
+    let mut rows: Vec<(String, [f64; 4])> = Vec::new();
     for (function, _) in calls.rows("function", "instructions") {
         let at = |round: &str| calls.value("function", &function, round, "instructions").unwrap_or(0.0);
-        rows.push((function.clone(), ["ring 1", "ring 32", "ioctl 1"].map(at)));
+        rows.push((function.clone(), ["ring 1", "ring 32", "ring 128", "ioctl 1"].map(at)));
     }
     rows.sort_by(|(_, a), (_, b)| b[1].total_cmp(&a[1]).then(b[0].total_cmp(&a[0])));
     let rows: Vec<Vec<String>> = rows
         .into_iter()
         .filter(|(_, counts)| counts.iter().any(|count| *count >= 4.0))
-        .map(|(function, [one, many, ioctl])| {
-            let each = (many - one) / 31.0;
+        .map(|(function, [one, many, most, ioctl])| {
+            let each = (most - many) / 96.0;
             vec![format!("`{function}`"), number(one), number(many), number(each), number(ioctl)]
         })
         .collect();

@@ -163,10 +163,10 @@ fn measure(ctx: &Ctx, kernel: Kernel, cpu: &str) -> Result<Measured> {
 }
 
 /// The rounds between the program's marks, and their operations.
-const ROUNDS: [(&str, u32); 3] = [("ring", 1), ("ring", 32), ("ioctl", 1)];
+const ROUNDS: [(&str, u32); 4] = [("ring", 1), ("ring", 32), ("ring", 128), ("ioctl", 1)];
 
 /// What the guest runs for them. From mark to mark it runs the mark's call too.
-fn traced(ctx: &Ctx, kernel: Kernel) -> Result<[Cost; 3]> {
+fn traced(ctx: &Ctx, kernel: Kernel) -> Result<[Cost; 4]> {
     let mut guest = prepare(ctx, kernel)?;
     guest.trace = true;
     // A kernel with one processor takes the lock prefixes out.
@@ -177,8 +177,8 @@ fn traced(ctx: &Ctx, kernel: Kernel) -> Result<[Cost; 3]> {
     let results = finish(ctx, guest)?;
     let symbols = results.jobs.iter().find(|job| job.name == "symbols").context("no symbols came back")?;
     let costs = trace::read(results.dir(), &symbols.stdout, "base_ioctl")?;
-    let [null, one, many, ioctl] = &costs[..] else { bail!("{} rounds in the trace, not 4", costs.len()) };
-    Ok([one, many, ioctl].map(|cost| cost.without(null)))
+    let [null, one, many, most, ioctl] = &costs[..] else { bail!("{} rounds in the trace, not 5", costs.len()) };
+    Ok([one, many, most, ioctl].map(|cost| cost.without(null)))
 }
 
 /// A guest under icount, with all modules loaded.
@@ -246,7 +246,7 @@ fn table(release: &str, gate: &Measured, beside: Option<&Measured>) -> String {
 }
 
 /// Whole rounds, as the guest runs them.
-fn calls(costs: &[Cost; 3], functions: bool) -> String {
+fn calls(costs: &[Cost; 4], functions: bool) -> String {
     let mut text = String::from("\n");
     let line = |what: &str, cells: [String; 3]| format!("{what:40}{:>14}{:>20}{:>16}\n", cells[0], cells[1], cells[2]);
     let counted = |what: &str, count: Counted| {
@@ -266,7 +266,7 @@ fn calls(costs: &[Cost; 3], functions: bool) -> String {
 }
 
 /// Keeps what the rounds are made of, for docs/performance.md.
-fn keep(ctx: &Ctx, costs: &[Cost; 3]) -> Result<()> {
+fn keep(ctx: &Ctx, costs: &[Cost; 4]) -> Result<()> {
     let mut data = Data::default();
     for ((round, batch), cost) in ROUNDS.iter().zip(costs) {
         let mut add = |group: &str, row: &str, parameter: &str, count: Counted| {
