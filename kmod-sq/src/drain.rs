@@ -46,7 +46,6 @@ pub(crate) enum End {
 /// The drain owner.
 pub(crate) struct Owner<'r, H: Host> {
     ring: &'r Ring<H>,
-    sq: &'r mut Sq,
 }
 
 impl<H: Host> Ring<H> {
@@ -60,9 +59,10 @@ impl<H: Host> Ring<H> {
             }
             // The owner left meanwhile, so this caller is the owner now, with a word to itself.
         }
-        // SAFETY: this call moved `drain` from FREE, so until `release` nobody else gets here.
-        let sq = self.sq.with_mut(|sq| unsafe { &mut *sq });
-        Some(Owner { ring: self, sq })
+        let mut owner = Owner { ring: self };
+        // Once, so that a model sees whether two owners are ordered.
+        owner.sq();
+        Some(owner)
     }
 
     /// Whether nobody owns the drain. If so, whoever owns it next sees what this caller did before. If not, the owner looks
@@ -132,6 +132,14 @@ impl<H: Host> Ring<H> {
 }
 
 impl<H: Host> Owner<'_, H> {
+    /// The submission side.
+    #[inline(always)]
+    fn sq(&mut self) -> &mut Sq {
+        // SAFETY: whoever made this value moved `drain` from FREE, so until `release`, which takes it, nobody else has one; and the
+        // reference borrows it.
+        self.ring.sq.with_mut(|sq| unsafe { &mut *sq })
+    }
+
     /// Counts a doorbell.
     #[inline]
     pub(crate) fn ring_bell(&mut self) {
@@ -145,18 +153,18 @@ impl<H: Host> Owner<'_, H> {
 
     /// Lets go of opcodes for good.
     pub(crate) fn restrict(&mut self, allowed: u64) {
-        self.sq.restrict(allowed);
+        self.sq().restrict(allowed);
     }
 
     /// Consumes what is published, if nothing is in the way: how much, and whether it is all.
     #[inline(always)]
     pub(crate) fn run_short(&mut self) -> (u32, bool) {
-        short_pass(self.ring, self.sq)
+        short_pass(self.ring, self.sq())
     }
 
     /// Consumes up to `bound` entries.
     pub(crate) fn run(&mut self, bound: u32) -> (u32, End) {
-        let (consumed, end) = pass(self.ring, self.sq, bound);
+        let (consumed, end) = pass(self.ring, self.sq(), bound);
         if end == End::Stopped {
             self.cancel_late();
         }
@@ -173,13 +181,13 @@ impl<H: Host> Owner<'_, H> {
     /// While a worker or polling thread is awake, submitters need not ring.
     pub(crate) fn wake(&mut self) {
         if self.ring.geometry.mode != Mode::Caller {
-            set_state(self.ring, self.sq, 0);
+            set_state(self.ring, self.sq(), 0);
         }
     }
 
     /// BELL-1: says that the kernel side will sleep, and looks once more. `false`: entries came, stay awake.
     pub(crate) fn go_idle(&mut self) -> bool {
-        set_state(self.ring, self.sq, sq_state::NEED_WAKEUP);
+        set_state(self.ring, self.sq(), sq_state::NEED_WAKEUP);
         if self.ring.geometry.mode == Mode::Caller {
             return true;
         }
@@ -189,13 +197,13 @@ impl<H: Host> Owner<'_, H> {
             self.ring.cq.with(|cq| cq.stats.sleeps = cq.stats.sleeps.wrapping_add(1));
             return true;
         }
-        set_state(self.ring, self.sq, 0);
+        set_state(self.ring, self.sq(), 0);
         false
     }
 
     /// Whether no entry is there, as of this look.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.ring.mem.load_user(UserWord::SqTail) == low(self.sq.head)
+    pub(crate) fn is_empty(&mut self) -> bool {
+        self.ring.mem.load_user(UserWord::SqTail) == low(self.sq().head)
     }
 
     /// Lets go, unless somebody rang meanwhile (BELL-5): then the caller is still the owner and looks again. QUIESCE rings too: whoever
@@ -212,8 +220,9 @@ impl<H: Host> Owner<'_, H> {
     }
 
     /// As [`Owner::release`], after a look that found `end`.
-    pub(crate) fn leave(self, end: End) -> Option<Self> {
+    pub(crate) fn leave(mut self, end: End) -> Option<Self> {
         let ring = self.ring;
+        self.sq().open_short(ring);
         let back = self.release();
         if back.is_none() && end == End::Stopped {
             ring.tell_quiescer();

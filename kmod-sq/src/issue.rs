@@ -8,7 +8,7 @@ use sq_driver::abi::{DEFER_INDEFINITE, DEFERRED, OpOps, RawOp, RawRequest};
 use sq_uapi::Errno;
 
 use crate::host::{Event, Host, HostFile, Lock};
-use crate::parse::{Bytes, Parsed};
+use crate::parse::{Bytes, NOP, Parsed};
 use crate::request::{Identity, Meanwhile, NONE};
 use crate::ring::Ring;
 use crate::snapshot::Snapshot;
@@ -18,17 +18,25 @@ use crate::{accept, ix};
 /// What `defer` needs to know of the entry being issued. Cells, because the driver's call comes back in.
 pub(crate) struct Issuing<H: Host> {
     /// The request that is set aside. While an operation is issued, [`NONE`] says that `defer` has taken it.
-    pub(crate) spare: Cell<u32>,
+    spare: Cell<u32>,
     /// The request that `defer` took last.
     taken: Cell<u32>,
+    /// Word 0 of an entry that may take the short way: a NOP's, and while `defer` has taken the spare request [`NOBODYS`].
+    short: Cell<u64>,
     file: Cell<Option<H::File>>,
 }
+
+/// No opcode is this: an entry that has it, and nothing else, is refused on the long way.
+const NOBODYS: u64 = u64::MAX;
 
 /// What [`Host::file`] says where there are no descriptors to look in.
 const NOT_HERE: Errno = Errno::EAGAIN;
 
 /// What [`special`] says of an entry that has to be issued in another context. No result is this: errors are above -4096.
 pub(crate) const ELSEWHERE: i32 = i32::MIN + 2;
+
+/// A driver in C may return what is no result, or DEFERRED without having taken the request: the operation is lost then.
+pub(crate) const LOST: i32 = i32::MIN + 3;
 
 /// The least result there is: -4095.
 pub(crate) const LEAST: i32 = 0i32.wrapping_sub(Errno::MAX);
@@ -49,16 +57,21 @@ pub(crate) fn issue<H: Host>(ring: &Ring<H>, intake: &mut Intake) -> i32 {
     // are only copied, or bytes of the pool.
     let res = unsafe { ring.driver.issue(&mut intake.op) };
     // Whatever it returned: a driver that has the request completes it.
-    if ring.issuing.spare.get() == NONE {
+    if ring.issuing.spare() == NONE {
         return DEFERRED;
     }
-    if res < LEAST { lost() } else { res }
+    if res < LEAST { LOST } else { res }
 }
 
-/// A C driver may return what is no result, or DEFERRED without having taken the request: the operation is lost then.
-#[cold]
-fn lost() -> i32 {
-    Errno::EIO.to_res()
+/// As [`issue`] on the short way, which finds out a batch later about a driver that has taken the request and returned a result.
+#[inline(always)]
+pub(crate) fn issue_short<H: Host>(ring: &Ring<H>, intake: &mut Intake) -> i32 {
+    // SAFETY: as in `issue`; there is no payload.
+    let res = unsafe { ring.driver.issue(&mut intake.op) };
+    if res >= LEAST {
+        return res;
+    }
+    if ring.issuing.spare() == NONE { DEFERRED } else { LOST }
 }
 
 /// `issue` has returned, and the driver has taken the request: others may complete it from here on. What the drain owner had to
@@ -118,7 +131,26 @@ fn found<H: Host>(ring: &Ring<H>, op: &mut RawOp, parsed: &Parsed) -> Result<(),
 
 impl<H: Host> Issuing<H> {
     pub(crate) const fn new() -> Self {
-        Self { spare: Cell::new(NONE), taken: Cell::new(NONE), file: Cell::new(None) }
+        Self { spare: Cell::new(NONE), short: Cell::new(NOBODYS), taken: Cell::new(NONE), file: Cell::new(None) }
+    }
+
+    /// Sets a request aside, or [`NONE`].
+    pub(crate) fn set_spare(&self, index: u32) {
+        let [nop, ..] = NOP;
+        self.spare.set(index);
+        self.short.set(if index == NONE { NOBODYS } else { nop });
+    }
+
+    /// The request that is set aside.
+    #[inline]
+    pub(crate) fn spare(&self) -> u32 {
+        self.spare.get()
+    }
+
+    /// Word 0 of an entry that may take the short way.
+    #[inline]
+    pub(crate) fn short(&self) -> u64 {
+        self.short.get()
     }
 
     pub(crate) const OPS: OpOps =
@@ -145,7 +177,7 @@ unsafe extern "C" fn defer<H: Host>(op: *mut RawOp, flags: u32) -> *mut RawReque
     // SAFETY: `pass` set it to the ring being drained, whose drain owner is in `issue`.
     let ring = unsafe { &*ring_ptr };
     let issuing = &ring.issuing;
-    let spare = issuing.spare.get();
+    let spare = issuing.spare();
     let Some(slot) = ring.slots.get(ix(spare)) else { return ptr::null_mut() };
     let [word0, _, _, _, user_data, ..] = op.sqe;
     let who = Identity {
@@ -164,7 +196,7 @@ unsafe extern "C" fn defer<H: Host>(op: *mut RawOp, flags: u32) -> *mut RawReque
             return ptr::null_mut();
         }
     };
-    issuing.spare.set(NONE);
+    issuing.set_spare(NONE);
     issuing.taken.set(spare);
     ring.count_ref();
     // SAFETY: this runs inside the drain owner's `issue`, `spare` was its spare, and the reference was counted above.

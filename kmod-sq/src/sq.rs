@@ -4,15 +4,15 @@
 use core::ptr;
 
 use sq_driver::Bound;
-use sq_driver::abi::{OpOps, RawOp, RawPayload};
+use sq_driver::abi::{DEFERRED, OpOps, RawOp, RawPayload};
 use sq_uapi::consts::{sq_state, sqe_flags};
-use sq_uapi::{Cqe, CqePlace, Fence, KernelMem, KernelWord, UserWord};
+use sq_uapi::{Cqe, CqePlace, Errno, Fence, KernelMem, KernelWord, UserWord};
 
 use crate::cq::{CqeWords, OutOfWindow, Stall, cqe_words};
 use crate::drain::End;
 use crate::geometry::Geometry;
 use crate::host::{Event, Host, Lock, Notify};
-use crate::issue::{ELSEWHERE, LEAST, hand_over, issue, reject, special};
+use crate::issue::{ELSEWHERE, LEAST, LOST, hand_over, issue, issue_short, reject, special};
 use crate::ix;
 use crate::parse::{Accepts, NOP, Parsed, is_bare};
 use crate::posted::low;
@@ -34,6 +34,8 @@ pub(crate) struct Sq {
     pub(crate) head: u64,
     /// Completion slots that are reserved for entries to come.
     stash: u32,
+    /// And those that the short way may take: while there are any, nothing of the drain owner's is in its way ([`Sq::open_short`]).
+    room: u32,
     /// What `sq_state` holds.
     state: u32,
     /// There is more to an entry than the short way knows: it has 128 bytes or its completion 32, the driver wants to know of batches, or
@@ -59,10 +61,11 @@ pub(crate) struct Intake {
 }
 
 /// How [`consume`] ended.
+#[derive(Clone, Copy)]
 struct Taken {
     /// Entries with an inline completion.
     posted: u32,
-    /// What became of the one after them, if that is why it ended: [`DEFERRED`](sq_driver::abi::DEFERRED), [`SKIPPED`] or [`ELSEWHERE`].
+    /// What became of the one after them, if that is why it ended: [`DEFERRED`](sq_driver::abi::DEFERRED), [`SKIPPED`], [`LOST`] or [`ELSEWHERE`].
     last: i32,
 }
 
@@ -74,6 +77,7 @@ impl Sq {
         let mut sq = Self {
             head: 0,
             stash: 0,
+            room: 0,
             state: sq_state::NEED_WAKEUP,
             odd: geometry.sqe128 || geometry.cqe32 || driver.batches(),
             batch: [[0; 4]; BATCH],
@@ -89,8 +93,20 @@ impl Sq {
         sq
     }
 
+    /// Opens the short way for next time, if nothing of the drain owner's is in its way. A parked entry shows in the state.
+    pub(crate) fn open_short<H: Host>(&mut self, ring: &Ring<H>) {
+        if !self.odd && self.state == sq_state::NEED_WAKEUP && ring.issuing.spare() != NONE {
+            self.room = self.room.wrapping_add(core::mem::take(&mut self.stash));
+        }
+    }
+
+    fn close_short(&mut self) {
+        self.stash = self.stash.wrapping_add(core::mem::take(&mut self.room));
+    }
+
     /// Lets go of opcodes for good.
     pub(crate) fn restrict(&mut self, allowed: u64) {
+        self.close_short();
         self.intake.accepts = self.intake.accepts.with(allowed);
         self.odd |= !self.intake.accepts.bare();
     }
@@ -107,24 +123,40 @@ pub(crate) fn set_state<H: Host>(ring: &Ring<H>, sq: &mut Sq, state: u32) {
 /// how many entries that were, and whether it is all of them; 0 is left to [`pass`].
 #[inline(always)]
 pub(crate) fn short_pass<H: Host>(ring: &Ring<H>, sq: &mut Sq) -> (u32, bool) {
-    // A parked entry shows in the state.
-    let usual = !sq.odd && sq.state == sq_state::NEED_WAKEUP && ring.issuing.spare.get() != NONE;
-    if !usual || ring.stopped() != 0 || !may_post(ring) {
+    if ring.stopped() != 0 || !may_post(ring) {
         return (0, false);
     }
     let span = ring.mem.load_user(UserWord::SqTail).wrapping_sub(low(sq.head));
-    if span == 0 || span > sq.stash.min(BATCH_U32) {
+    if span == 0 || span > sq.room || span > BATCH_U32 {
         return (0, false);
     }
-    sq.intake.op.framework = ptr::from_ref(ring).cast();
-    let consumed = in_place::<false, H>(ring, sq, span);
-    (consumed, consumed == span)
+    // `op.framework` is what the pass before, which opened this way, made it.
+    let taken = consume_pairs(ring, &mut sq.intake, low(ring.posted.tail()), low(sq.head), span);
+    if taken.last != 0 {
+        return (short_ended_early(ring, sq, taken), false);
+    }
+    sq.room = sq.room.wrapping_sub(taken.posted);
+    publish(ring, sq, taken, |_| show(ring, taken));
+    (taken.posted, taken.posted == span)
+}
+
+/// Makes completions visible that have been written in their places. Nobody else has posted meanwhile.
+#[inline(always)]
+fn show<H: Host>(ring: &Ring<H>, taken: Taken) {
+    ring.posted.show(&ring.mem, ring.posted.tail().wrapping_add(taken.posted.into()));
+}
+
+#[inline(never)]
+fn short_ended_early<H: Host>(ring: &Ring<H>, sq: &mut Sq, taken: Taken) -> u32 {
+    sq.close_short();
+    in_place_taken(ring, sq, taken)
 }
 
 /// Consumes the published span, or `bound` entries of it: one look at the tail, one publication of head and completions a
 /// batch (IDX-4).
 #[inline(never)]
 pub(crate) fn pass<H: Host>(ring: &Ring<H>, sq: &mut Sq, bound: u32) -> (u32, End) {
+    sq.close_short();
     if ring.stopped() != 0 {
         return (0, End::Stopped);
     }
@@ -155,7 +187,7 @@ fn odd_pass<H: Host>(ring: &Ring<H>, sq: &mut Sq, most: u32, end: End) -> (u32, 
 fn stretches<const ODD: bool, H: Host>(ring: &Ring<H>, sq: &mut Sq, most: u32, end: End) -> (u32, End) {
     let mut done = 0u32;
     let end = loop {
-        if (sq.stash == 0 || ring.issuing.spare.get() == NONE) && !stock(ring, sq) {
+        if (sq.stash == 0 || ring.issuing.spare() == NONE) && !stock(ring, sq) {
             break if ring.stopped() != 0 { End::Stopped } else { End::Stalled };
         }
         done = done.wrapping_add(stretch::<ODD, H>(ring, sq, most.wrapping_sub(done)));
@@ -215,7 +247,14 @@ fn in_place<const ODD: bool, H: Host>(ring: &Ring<H>, sq: &mut Sq, most: u32) ->
     } else {
         consume_pairs(ring, &mut sq.intake, low(tail), head, most)
     };
-    publish(ring, sq, &taken, |_| ring.posted.show(&ring.mem, tail.wrapping_add(taken.posted.into())))
+    in_place_taken(ring, sq, taken)
+}
+
+/// What was consumed is published.
+#[inline(always)]
+fn in_place_taken<H: Host>(ring: &Ring<H>, sq: &mut Sq, taken: Taken) -> u32 {
+    sq.stash = sq.stash.wrapping_sub(taken.posted);
+    publish(ring, sq, taken, |_| show(ring, taken))
 }
 
 /// Apart, so that the loop has the registers to itself.
@@ -230,7 +269,8 @@ fn beside_others<H: Host>(ring: &Ring<H>, sq: &mut Sq, most: u32) -> u32 {
     let head = low(sq.head);
     let places = sq.batch.iter_mut().zip(ring.mem.sqe_run(head, most));
     let taken = consume::<true, H, _>(ring, &mut sq.intake, head, places);
-    publish(ring, sq, &taken, |sq| post(ring, sq.batch.get(..ix(taken.posted)).unwrap_or_default()))
+    sq.stash = sq.stash.wrapping_sub(taken.posted);
+    publish(ring, sq, taken, |sq| post(ring, sq.batch.get(..ix(taken.posted)).unwrap_or_default()))
 }
 
 /// Posts completions under the lock.
@@ -259,12 +299,15 @@ fn consume<const ODD: bool, H: Host, P: CqePlace>(
     let taken = |places: usize| u32::try_from(most.wrapping_sub(places)).unwrap_or(0);
     while let Some((place, words)) = places.next() {
         let [_, _, _, _, user_data, ..] = words;
-        let [nop, ..] = intake.op.sqe;
-        let res = if !ODD && is_bare(&words, nop) {
+        let res = if !ODD && is_bare(&words, ring.issuing.short()) {
             let [_, _, _, _, op4, ..] = &mut intake.op.sqe;
             *op4 = user_data;
-            issue(ring, intake)
+            issue_short(ring, intake)
         } else {
+            if !ODD && ring.issuing.spare() == NONE {
+                // The entry before this one was deferred, and has a result all the same. This one's turn comes again.
+                return Taken { posted: taken(places.len()).saturating_sub(2), last: DEFERRED };
+            }
             let (first, last) = intake.op.sqe.split_at_mut(8);
             first.copy_from_slice(&words);
             if ODD && intake.sqe128 {
@@ -285,16 +328,18 @@ fn consume<const ODD: bool, H: Host, P: CqePlace>(
             place.write([a, b]);
         }
     }
+    if !ODD && ring.issuing.spare() == NONE {
+        return Taken { posted: taken(0).saturating_sub(1), last: DEFERRED };
+    }
     Taken { posted: taken(0), last: 0 }
 }
 
 /// Publishes what was consumed and, by `show`, its inline completions, and tells who wants to be told. Returns how many entries that
 /// were.
 #[inline(always)]
-fn publish<H: Host>(ring: &Ring<H>, sq: &mut Sq, taken: &Taken, show: impl FnOnce(&Sq)) -> u32 {
+fn publish<H: Host>(ring: &Ring<H>, sq: &mut Sq, taken: Taken, show: impl FnOnce(&Sq)) -> u32 {
     let consumed = taken.posted.wrapping_add((taken.last != 0 && taken.last != ELSEWHERE).into());
     sq.head = sq.head.wrapping_add(consumed.into());
-    sq.stash = sq.stash.wrapping_sub(taken.posted);
     // First, so that whoever sees a completion finds the place of its entry free.
     ring.mem.store_kernel(KernelWord::SqHead, low(sq.head));
     show(sq);
@@ -318,6 +363,11 @@ fn ended_early<H: Host>(ring: &Ring<H>, sq: &mut Sq, last: i32) {
         ELSEWHERE => sq.intake.parked = true,
         // Its slot stays in the stash.
         SKIPPED => count(&ring.tally.skipped),
+        LOST => {
+            let [_, _, _, _, user_data, ..] = sq.intake.op.sqe;
+            sq.stash = sq.stash.wrapping_sub(1);
+            post(ring, &[cqe_words(user_data, Errno::EIO.to_res(), [0; 2])]);
+        }
         // The slot and the request that was set aside go with it.
         _ => {
             sq.stash = sq.stash.wrapping_sub(1);
@@ -350,10 +400,11 @@ fn resume<H: Host>(ring: &Ring<H>, sq: &mut Sq) -> u32 {
     });
     set_state(ring, sq, sq_state::NEED_WAKEUP);
     if res < LEAST {
-        return publish(ring, sq, &Taken { posted: 0, last: res }, |_| ());
+        return publish(ring, sq, Taken { posted: 0, last: res }, |_| ());
     }
     let extra = core::mem::take(&mut sq.intake.op.extra);
-    publish(ring, sq, &Taken { posted: 1, last: 0 }, |_| post(ring, &[cqe_words(user_data, res, extra)]))
+    sq.stash = sq.stash.wrapping_sub(1);
+    publish(ring, sq, Taken { posted: 1, last: 0 }, |_| post(ring, &[cqe_words(user_data, res, extra)]))
 }
 
 /// What [`general`] says of a success that nobody wants to hear of. No result is this: errors are above -4096.
@@ -397,10 +448,10 @@ fn stock<H: Host>(ring: &Ring<H>, sq: &mut Sq) -> bool {
                 cq.look(&ring.mem, &ring.posted)?;
                 sq.stash = cq.reserve_all();
             }
-            if ring.issuing.spare.get() == NONE {
-                ring.issuing.spare.set(cq.requests.spare());
+            if ring.issuing.spare() == NONE {
+                ring.issuing.set_spare(cq.requests.spare());
             }
-            cq.stall = match (sq.stash, ring.issuing.spare.get()) {
+            cq.stall = match (sq.stash, ring.issuing.spare()) {
                 (0, _) if said => Stall::Slot,
                 (0, _) => return Ok(None),
                 (_, NONE) => Stall::Request,

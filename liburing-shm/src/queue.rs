@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The ring and its halves.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sq_uapi::consts::{cq_flags, setup_flags};
-use sq_uapi::{Errno, KernelWord, Mapped, SqSetup, UserMem, UserWord, ioctl};
+use sq_uapi::{Completions, Errno, KernelWord, Mapped, Slots, SqSetup, UserMem, UserWord, ioctl};
 
-use crate::backend::{Door, Opened};
+use crate::backend::{Bell, Door, Opened};
 use crate::builder::Builder;
 use crate::entry::{Completion, Entry, RawEntry};
 use crate::error::{Error, PushError};
@@ -19,13 +19,14 @@ use crate::submitter::{Submitter, Wait};
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) door: Box<dyn Door>,
+    bell: Option<Bell>,
     pub(crate) mem: Mapped,
     pub(crate) setup: SqSetup,
     /// Doorbells that the submitting half rang and could do without.
     pub(crate) rung: AtomicU64,
     pub(crate) avoided: AtomicU64,
-    /// A doorbell failed: entries are published that the kernel side may not know of.
-    owed: AtomicBool,
+    /// What a submit has to look at besides: [`ELSEWHERE`], [`OWED`].
+    care: AtomicU32,
     /// Set for good when a safe layer has taken the pool: see [`crate::safe`].
     pub(crate) pool_taken: AtomicBool,
     pool: Option<std::ptr::NonNull<u8>>,
@@ -37,6 +38,11 @@ unsafe impl Send for Shared {}
 // SAFETY: as above: the rest is Sync.
 unsafe impl Sync for Shared {}
 
+/// Who drains is somebody else, who may be awake.
+const ELSEWHERE: u32 = 1;
+/// A doorbell failed: entries are published that the kernel side may not know of.
+const OWED: u32 = 2;
+
 impl Shared {
     fn flag(&self, flag: u32) -> bool {
         self.setup.flags & flag != 0
@@ -44,14 +50,19 @@ impl Shared {
 
     /// A doorbell failed: the next submit rings for what was published, too.
     pub(crate) fn owe(&self) {
-        self.owed.store(true, Ordering::Relaxed);
+        self.care.fetch_or(OWED, Ordering::Relaxed);
     }
 
     /// The bare doorbell.
+    #[inline]
     pub(crate) fn bell(&self) -> Result<(), Errno> {
         self.rung.fetch_add(1, Ordering::Relaxed);
-        match self.door.call(ioctl::ENTER, &mut []) {
-            Ok(_) => Ok(()),
+        let rung = match self.bell {
+            Some(bell) => bell.ring(),
+            None => self.door.call(ioctl::ENTER, &mut []).map(|_| ()),
+        };
+        match rung {
+            Ok(()) => Ok(()),
             Err(errno) => self.bell_refused(errno),
         }
     }
@@ -82,14 +93,16 @@ impl Ring {
     }
 
     pub(crate) fn new(opened: Opened, setup: &SqSetup) -> Self {
-        let Opened { door, mem, pool, _mappings } = opened;
+        let Opened { door, bell, mem, pool, _mappings } = opened;
+        let elsewhere = setup.flags & (setup_flags::SQPOLL | setup_flags::WORKER) != 0;
         let shared = Arc::new(Shared {
             door,
+            bell,
             mem,
             setup: *setup,
             rung: AtomicU64::new(0),
             avoided: AtomicU64::new(0),
-            owed: AtomicBool::new(false),
+            care: AtomicU32::new(if elsewhere { ELSEWHERE } else { 0 }),
             pool_taken: AtomicBool::new(false),
             pool,
             _mappings,
@@ -140,6 +153,7 @@ impl Ring {
     /// # Errors
     ///
     /// As there.
+    #[inline]
     pub fn submit(&mut self) -> Result<u32, Error> {
         self.sq.submit()
     }
@@ -158,6 +172,9 @@ impl Ring {
 #[derive(Debug)]
 pub struct SubmissionQueue {
     producer: Producer,
+    /// Slots that can be written with no more ado, and the producer's tail when all of them are.
+    slots: Slots,
+    end: u32,
     /// `shared.mem` again, within reach.
     mem: Mapped,
     pub(crate) shared: Arc<Shared>,
@@ -168,7 +185,7 @@ impl SubmissionQueue {
         // SAFETY: `shared` keeps the mappings, and stays beside the copy.
         let mem = unsafe { shared.mem.copy() };
         let wide = shared.flag(setup_flags::SQE128);
-        Self { producer: Producer::new(shared.setup.sq_entries, wide), mem, shared }
+        Self { producer: Producer::new(shared.setup.sq_entries, wide), slots: Slots::NONE, end: 0, mem, shared }
     }
 
     /// Entries that the queue holds.
@@ -179,7 +196,29 @@ impl SubmissionQueue {
 
     /// Entries that can be pushed before it is full.
     pub fn room(&mut self) -> u32 {
+        self.count_written();
         self.producer.room(&self.mem)
+    }
+
+    /// Tells the producer what was written into slots.
+    #[inline]
+    fn count_written(&mut self) {
+        self.producer.wrote_to(self.end.wrapping_sub(self.slots.left()));
+    }
+
+    /// Finds slots to write, where none is at hand.
+    #[inline(never)]
+    fn find_slots(&mut self) -> Result<(), PushError> {
+        let room = self.room();
+        if room == 0 {
+            return Err(PushError::Full);
+        }
+        let tail = self.producer.tail();
+        // On a ring with 128-byte entries, the rest of the slot may hold an old one's.
+        self.mem.write_sqe_tail(tail, [0; 8]);
+        self.slots = self.mem.slots(tail, room);
+        self.end = tail.wrapping_add(self.slots.left());
+        Ok(())
     }
 
     /// Writes an entry. It is not visible to the kernel side before [`SubmissionQueue::submit`].
@@ -193,12 +232,20 @@ impl SubmissionQueue {
     #[inline]
     pub fn push(&mut self, entry: Entry) -> Result<(), PushError> {
         match entry.rest {
-            None => self.producer.push(&self.mem, entry.sqe.to_words())?,
+            None => {
+                if self.slots.is_empty() {
+                    self.find_slots()?;
+                }
+                // SAFETY: `shared` keeps the mappings; the slots are those that `find_slots` found room for, and not published.
+                unsafe { self.slots.write(entry.sqe.to_words()) };
+            }
             Some(rest) => {
                 if !self.shared.flag(setup_flags::SQE128) {
                     return Err(PushError::TooWide);
                 }
+                self.count_written();
                 self.producer.push_wide(&self.mem, entry.sqe.to_words(), rest)?;
+                (self.slots, self.end) = (Slots::NONE, self.producer.tail());
             }
         }
         Ok(())
@@ -233,7 +280,7 @@ impl SubmissionQueue {
     ///
     /// [`Error::Call`]: `EBADFD` if the ring is broken or not enabled, `ESHUTDOWN` if it was quiesced. The entries are published all
     /// the same: do not push them again; the next submit rings for them too. Entries that have to wait for completion slots are no error.
-    #[inline]
+    #[inline(always)]
     pub fn submit(&mut self) -> Result<u32, Error> {
         let (fresh, ring) = self.publish();
         if ring {
@@ -256,22 +303,30 @@ impl SubmissionQueue {
 
     /// Publishes what was pushed. Returns how many entries that were, and whether the doorbell has to be rung: for them (BELL-1,
     /// BELL-2), or for earlier ones whose doorbell failed.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn publish(&mut self) -> (u32, bool) {
+        self.count_written();
         let fresh = self.producer.publish(&self.mem);
-        // Every caller rings for what this says, and owes it again if that fails.
-        if self.shared.owed.load(Ordering::Relaxed) {
-            self.shared.owed.store(false, Ordering::Relaxed);
-            return (fresh, true);
+        let care = self.shared.care.load(Ordering::Relaxed);
+        if care == 0 { (fresh, fresh > 0) } else { (fresh, self.needs_doorbell(fresh, care)) }
+    }
+
+    /// Whether the doorbell has to be rung, where it is not for every batch.
+    #[inline(never)]
+    fn needs_doorbell(&self, fresh: u32, care: u32) -> bool {
+        if care & OWED != 0 {
+            // Every caller rings for what this says, and owes it again if that fails.
+            self.shared.care.fetch_and(!OWED, Ordering::Relaxed);
+            return true;
         }
-        if fresh == 0 || !self.shared.flag(setup_flags::SQPOLL | setup_flags::WORKER) {
-            return (fresh, fresh > 0);
+        if fresh == 0 {
+            return false;
         }
         let wants = self.producer.needs_doorbell(&self.mem);
         if !wants {
             self.shared.avoided.fetch_add(1, Ordering::Relaxed);
         }
-        (fresh, wants)
+        wants
     }
 
     /// A submitting half that many threads share.
@@ -337,11 +392,11 @@ impl CompletionQueue {
     /// Takes out what is there now. The slots go back to the kernel side, all at once, when the iterator is dropped.
     #[inline]
     pub fn reap(&mut self) -> Reap<'_> {
-        // SAFETY: the iterator borrows this half, which keeps the mappings.
-        let mem = unsafe { self.shared.mem.copy() };
-        self.consumer.ready(&mem);
+        self.consumer.ready(&self.shared.mem);
         let (head, tail) = self.consumer.take_all();
-        Reap { head, tail, mem, queue: self }
+        // SAFETY: the iterator borrows this half, which keeps the mappings.
+        let completions = unsafe { self.shared.mem.completions(head, tail) };
+        Reap { completions, tail, queue: self }
     }
 
     /// Takes out one completion. Its slot goes back at once, since nobody knows whether its taker comes again.
@@ -398,10 +453,9 @@ impl<'a> IntoIterator for &'a mut CompletionQueue {
 /// twice; their slots go back with the next ones.
 #[derive(Debug)]
 pub struct Reap<'a> {
-    /// What is left, and beside it the memory: in a loop both are at hand.
-    head: u32,
+    /// What is left, up to `tail`.
+    completions: Completions<'a>,
     tail: u32,
-    mem: Mapped,
     queue: &'a mut CompletionQueue,
 }
 
@@ -410,19 +464,14 @@ impl Iterator for Reap<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<Completion> {
-        if self.head == self.tail {
-            return None;
-        }
-        let words = self.mem.read_cqe(self.head);
-        self.head = self.head.wrapping_add(1);
-        Some(Completion::from_words(words))
+        self.completions.next().map(Completion::from_words)
     }
 }
 
 impl Drop for Reap<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.queue.consumer.give_back(self.head);
+        self.queue.consumer.give_back(self.tail.wrapping_sub(self.completions.left()));
         self.queue.release();
     }
 }

@@ -50,6 +50,10 @@ pub struct Mapped {
     sqe_bytes: usize,
     /// Bytes of a completion: 16 or 32.
     cqe_bytes: usize,
+    /// Bytes of all completions, less 1.
+    cqes_mask: usize,
+    /// Entries are 64 bytes and completions 16.
+    short: bool,
 }
 
 /// Where the words are.
@@ -85,6 +89,7 @@ impl Mapped {
     #[must_use]
     pub unsafe fn new(parts: Parts) -> Self {
         let o = &parts.offsets;
+        let cqe_bytes = if parts.cqe32 { 2 * CQE_UNIT } else { CQE_UNIT };
         // SAFETY: the contract puts the arrays' offsets inside their regions.
         let sqes = unsafe { parts.user.add(o.sqes as usize) };
         // SAFETY: as above.
@@ -108,7 +113,9 @@ impl Mapped {
             sq_mask: parts.sq_entries.wrapping_sub(1),
             cq_mask: parts.cq_entries.wrapping_sub(1),
             sqe_bytes: if parts.sqe128 { 2 * UNIT } else { UNIT },
-            cqe_bytes: if parts.cqe32 { 2 * CQE_UNIT } else { CQE_UNIT },
+            cqe_bytes,
+            cqes_mask: (parts.cq_entries as usize).wrapping_mul(cqe_bytes).wrapping_sub(1),
+            short: !parts.sqe128 && !parts.cqe32,
         }
     }
 
@@ -121,6 +128,33 @@ impl Mapped {
     #[must_use]
     pub unsafe fn copy(&self) -> Self {
         Self { ..*self }
+    }
+
+    /// The next `room` slots from free-running `tail` on, or fewer: up to where the array ends, and one on a ring with 128-byte entries.
+    #[must_use]
+    pub fn slots(&self, tail: u32, room: u32) -> Slots {
+        let straight = self.sq_mask.wrapping_sub(tail & self.sq_mask).wrapping_add(1);
+        let most = if self.sqe_bytes == UNIT { straight } else { 1 };
+        let at: *mut [u64; 8] = self.slot(tail, 0).as_ptr().cast();
+        Slots { at, end: at.wrapping_add(room.min(most) as usize) }
+    }
+
+    /// The completions from free-running `head` up to `tail`.
+    ///
+    /// # Safety
+    ///
+    /// The contract of [`Mapped::new`] holds as long as the result is used.
+    #[inline]
+    #[must_use]
+    pub unsafe fn completions<'a>(&self, head: u32, tail: u32) -> Completions<'a> {
+        Completions {
+            cqes: self.cqes,
+            offset: (head & self.cq_mask) as usize * self.cqe_bytes,
+            mask: self.cqes_mask,
+            bytes: self.cqe_bytes,
+            left: tail.wrapping_sub(head),
+            mapping: PhantomData,
+        }
     }
 
     #[inline]
@@ -160,14 +194,14 @@ impl Mapped {
     #[inline(always)]
     fn sqes_from(&self, head: u32) -> (Step<'_, [AtomicU64; 8]>, u32) {
         // SAFETY: the entries' array (contract of `new`).
-        unsafe { Step::new(self.sqes, self.sq_mask, self.sqe_bytes, head) }
+        unsafe { Step::new(self.sqes, self.sq_mask.wrapping_add(1), self.sqe_bytes, head) }
     }
 
     /// The same of completions.
     #[inline(always)]
     fn cqes_from(&self, tail: u32) -> (Step<'_, [AtomicU64; 2]>, u32) {
         // SAFETY: the completions' array (contract of `new`).
-        unsafe { Step::new(self.cqes, self.cq_mask, self.cqe_bytes, tail) }
+        unsafe { Step::new(self.cqes, self.cq_mask.wrapping_add(1), self.cqe_bytes, tail) }
     }
 
     /// The `unit`th (0 or 1) 16 bytes of the completion at `index`.
@@ -217,18 +251,18 @@ struct Step<'a, T> {
 }
 
 impl<'a, T> Step<'a, T> {
-    /// From free-running `index` on, and how many elements follow it to the end of the array: `mask` + 1 of them, each `bytes` long,
+    /// From free-running `index` on, and how many elements follow it to the end of the array of `entries`, each `bytes` long,
     /// from `start` on.
     ///
     /// # Safety
     ///
     /// That is an array of the mapping.
     #[inline(always)]
-    unsafe fn new(start: NonNull<T>, mask: u32, bytes: usize, index: u32) -> (Self, u32) {
-        let index = index & mask;
+    unsafe fn new(start: NonNull<T>, entries: u32, bytes: usize, index: u32) -> (Self, u32) {
+        let index = index & entries.wrapping_sub(1);
         // SAFETY: the masked index lies inside the array (the contract).
         let at = unsafe { start.byte_add(index as usize * bytes) }.as_ptr();
-        (Self { at, bytes, mapping: PhantomData }, mask.wrapping_sub(index).wrapping_add(1))
+        (Self { at, bytes, mapping: PhantomData }, entries.wrapping_sub(index))
     }
 
     /// The element, and on to the next.
@@ -297,6 +331,100 @@ impl<'a> Iterator for Pairs<'a> {
 }
 
 impl ExactSizeIterator for Pairs<'_> {}
+
+/// Slots of the submission queue in a row that are the user half's to write.
+#[derive(Debug)]
+pub struct Slots {
+    /// The next, unless it is `end`.
+    at: *mut [u64; 8],
+    end: *mut [u64; 8],
+}
+
+// SAFETY: addresses in the mapping, see `Slots::write`.
+unsafe impl Send for Slots {}
+// SAFETY: as above: nothing is done with them through a shared reference.
+unsafe impl Sync for Slots {}
+
+impl Slots {
+    /// None.
+    pub const NONE: Self = Self { at: core::ptr::null_mut(), end: core::ptr::null_mut() };
+
+    /// How many there are.
+    #[inline]
+    #[must_use]
+    pub fn left(&self) -> u32 {
+        // At most as many as the queue has.
+        (self.end.addr().wrapping_sub(self.at.addr()) / UNIT) as u32
+    }
+
+    /// Whether there are none.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.at == self.end
+    }
+
+    /// Writes an entry into the next of them, if there is one.
+    ///
+    /// # Safety
+    ///
+    /// The contract of [`Mapped::new`] holds, and these slots, which [`Mapped::slots`] gave, are not published.
+    #[inline]
+    pub unsafe fn write(&mut self, words: [u64; 8]) {
+        if self.is_empty() {
+            return;
+        }
+        // SAFETY: before `end`, in the mapping's array, and nobody else's (the contract).
+        unsafe { self.at.write(words) };
+        self.at = self.at.wrapping_add(1);
+    }
+}
+
+/// Completions of a mapping that are there to be read, in order.
+#[derive(Debug)]
+pub struct Completions<'a> {
+    cqes: NonNull<[AtomicU64; 2]>,
+    /// Of the next, from there: always inside the array.
+    offset: usize,
+    /// Bytes of the array, less 1.
+    mask: usize,
+    /// Bytes of a completion.
+    bytes: usize,
+    left: u32,
+    mapping: PhantomData<&'a Mapped>,
+}
+
+impl Completions<'_> {
+    /// How many are left.
+    #[inline]
+    #[must_use]
+    pub const fn left(&self) -> u32 {
+        self.left
+    }
+}
+
+impl Iterator for Completions<'_> {
+    type Item = [u64; 4];
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<[u64; 4]> {
+        self.left = self.left.checked_sub(1)?;
+        // SAFETY: inside the array, which is mapped (contract of `Mapped::completions`).
+        let at = unsafe { self.cqes.byte_add(self.offset) };
+        // Both are powers of two, so this is a multiple of `bytes` inside the array again.
+        self.offset = self.offset.wrapping_add(self.bytes) & self.mask;
+        // SAFETY: as above. A reference to atomics permits others to write.
+        let [a, b] = load2(unsafe { at.as_ref() });
+        if self.bytes == CQE_UNIT {
+            return Some([a, b, 0, 0]);
+        }
+        // SAFETY: a completion has two units here.
+        let second = unsafe { at.add(1) };
+        // SAFETY: as above.
+        let [c, d] = load2(unsafe { second.as_ref() });
+        Some([a, b, c, d])
+    }
+}
 
 /// A completion's place in the mapping.
 #[derive(Debug)]
@@ -374,8 +502,7 @@ impl KernelMem for Mapped {
         let ((mut sqes, sq_straight), (mut cqes, cq_straight)) = (self.sqes_from(head), self.cqes_from(tail));
         // Said here, so that the compiler need not look it up at each step.
         (sqes.bytes, cqes.bytes) = (UNIT, CQE_UNIT);
-        let short = self.sqe_bytes == UNIT && self.cqe_bytes == CQE_UNIT;
-        let left = if short { most.min(sq_straight).min(cq_straight) } else { 0 };
+        let left = if self.short { most.min(sq_straight).min(cq_straight) } else { 0 };
         Pairs { sqes, cqes, left: left as usize }
     }
 

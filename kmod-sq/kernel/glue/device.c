@@ -45,20 +45,23 @@ static __always_inline long sq_ring_do(struct sq_ring *ring, u32 cmd, u8 *arg, s
 	return arg ? sq_ring_call(ring, cmd, arg, len) : sq_ring_doorbell(ring);
 }
 
+static noinline long sq_call_as_owner(struct sq_home *home, u32 cmd, u8 *arg, size_t len)
+{
+	const struct cred *cred = override_creds(home->cred);
+	long ret = sq_ring_do(home->ring, cmd, arg, len);
+
+	revert_creds(cred);
+	return ret;
+}
+
 /* LIFE-3: one mm, and whatever the calling thread has become since, the ring's credentials. */
 static __always_inline long sq_call_owned(struct sq_home *home, u32 cmd, u8 *arg, size_t len)
 {
-	const struct cred *cred;
-	long ret;
-
 	if (current->mm != home->mm)
 		return -EXDEV;
 	if (likely(current_cred() == home->cred))
 		return sq_ring_do(home->ring, cmd, arg, len);
-	cred = override_creds(home->cred);
-	ret = sq_ring_do(home->ring, cmd, arg, len);
-	revert_creds(cred);
-	return ret;
+	return sq_call_as_owner(home, cmd, arg, len);
 }
 
 /*
@@ -89,6 +92,7 @@ static long sq_enable(struct sq_home *home, u8 *arg, size_t len)
 	home->user = new_user;
 	/* Pairs with the acquires: whoever finds the ring enabled finds its owner. */
 	smp_store_release(&home->disabled, false);
+	smp_store_release(&home->owner_mm, home->mm);
 	mmdrop(mm);
 	put_cred(cred);
 	sq_user_put(user);
@@ -156,6 +160,7 @@ static long sq_setup(struct sq_file *sf, u8 *arg, size_t len, void __user *user)
 		goto out;
 	}
 	home->disabled = ((struct sq_setup *)arg)->flags & SQ_SETUP_R_DISABLED;
+	home->owner_mm = home->disabled ? NULL : home->mm;
 	sq_tally_join(&device->tally, home);
 	sq_poll_start(home);
 	/* Before it is published: a ring that its owner cannot find is none. */
@@ -219,16 +224,31 @@ static noinline long sq_ioctl_argument(struct file *file, struct sq_home *home, 
 	return ret;
 }
 
+static noinline long sq_call_apart(struct sq_home *home)
+{
+	return sq_call(home, SQ_IOC_ENTER, NULL, 0);
+}
+
+static noinline long sq_doorbell_traced(struct sq_home *home)
+{
+	long ret = sq_call(home, SQ_IOC_ENTER, NULL, 0);
+
+	trace_sq_enter(home->id, ret, 0, 0);
+	return ret;
+}
+
 static long sq_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	struct sq_file *sf = file->private_data;
 	struct sq_home *home = sq_home_of(file);
-	long ret;
 
 	if (likely(cmd == SQ_IOC_ENTER) && likely(!arg) && likely(home)) {
-		ret = sq_call(home, SQ_IOC_ENTER, NULL, 0);
-		trace_sq_enter(home->id, ret, 0, 0);
-		return ret;
+		if (unlikely(trace_sq_enter_enabled()))
+			return sq_doorbell_traced(home);
+		/* Pairs with the releases: whoever finds an owner finds all of it. Anybody else is told what is wrong. */
+		if (likely(current->mm == smp_load_acquire(&home->owner_mm)) && likely(current_cred() == home->cred))
+			return sq_ring_doorbell(home->ring);
+		return sq_call_apart(home);
 	}
 	switch (cmd) {
 	case SQ_IOC_ISSUE:

@@ -113,10 +113,14 @@ pub(crate) trait Door: Send + Sync + fmt::Debug {
     fn call(&self, number: u32, arg: &mut [u8]) -> Result<u32, sq_uapi::Errno>;
 }
 
+pub(crate) use device::Bell;
+
 /// A ring that was set up: how to call it, and its memory as this half sees it.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) door: Box<dyn Door>,
+    /// A device's doorbell: the shortest way to it.
+    pub(crate) bell: Option<Bell>,
     pub(crate) mem: Mapped,
     /// Start of the pool, in this half's mapping.
     pub(crate) pool: Option<NonNull<u8>>,

@@ -93,6 +93,17 @@ impl Producer {
         Ok(())
     }
 
+    /// Says how far entries have been written by somebody who wrote them into their slots, for which there was room.
+    #[inline]
+    pub(crate) fn wrote_to(&mut self, tail: u32) {
+        self.tail = tail;
+    }
+
+    /// Where the next entry goes.
+    pub(crate) const fn tail(&self) -> u32 {
+        self.tail
+    }
+
     /// Publishes what was written, once for the batch (IDX-4). Returns how many entries that were.
     #[inline]
     pub fn publish<M: UserMem>(&mut self, mem: &M) -> u32 {

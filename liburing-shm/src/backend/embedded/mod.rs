@@ -82,6 +82,7 @@ impl Embedded {
             background::start(&ring).map_err(|source| Error::Thread { source })?;
         }
         Ok(Opened {
+            bell: None,
             door: Box::new(Inside {
                 ring: ManuallyDrop::new(ring),
                 doors: Doors::new(self.bound),
