@@ -25,7 +25,7 @@ fn name(module: &Path) -> String {
     module.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// `section` as readelf prints it: "  [     c]  version=0.1.0".
+/// `section` as readelf prints it: `  [     c]  version=0.1.0`.
 fn faults(section: &str, version: &str) -> Vec<String> {
     let fields: Vec<(&str, &str)> =
         section.lines().filter_map(|line| line.split_once("]  ")?.1.trim_end().split_once('=')).collect();
