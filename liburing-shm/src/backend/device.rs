@@ -91,7 +91,7 @@ impl Bell {
                 inlateout("rax") IOCTL => result,
                 in("rdi") self.0,
                 in("rsi") ioctl::ENTER as usize,
-                in("rdx") 0,
+                in("rdx") 0usize,
                 lateout("rcx") _,
                 lateout("r11") _,
                 options(nostack),
