@@ -28,7 +28,7 @@ use sq_uapi::{Errno, load_entry};
 
 use crate::host::HostFile;
 use crate::issue::LEAST;
-use crate::parse::{Accepts, Bytes, NOP, Parsed, is_bare};
+use crate::parse::{Accepts, Bytes, Parsed, is_bare};
 use crate::snapshot::Snapshot;
 use crate::{accept, ix};
 
@@ -190,8 +190,7 @@ impl Doors {
             Source::User(addr) => unsafe { C::copy_entry((&raw mut op.sqe).cast(), addr) }?,
         }
         let [a, b, c, d, e, f, g, h, ..] = op.sqe;
-        let [nop, ..] = NOP;
-        if !is_bare(&[a, b, c, d, e, f, g, h], nop) || !self.accepts.with(allowed).bare() {
+        if !is_bare(&[a, b, c, d, e, f, g, h], 0) || !self.accepts.with(allowed).bare() {
             self.accept::<C>(op, file, allowed)?;
         }
         self.driver.begin();

@@ -8,7 +8,7 @@ use sq_driver::abi::{DEFER_INDEFINITE, DEFERRED, OpOps, RawOp, RawRequest};
 use sq_uapi::Errno;
 
 use crate::host::{Event, Host, HostFile, Lock};
-use crate::parse::{Bytes, NOP, Parsed};
+use crate::parse::{Bytes, Parsed};
 use crate::request::{Identity, Meanwhile, NONE};
 use crate::ring::Ring;
 use crate::snapshot::Snapshot;
@@ -21,13 +21,10 @@ pub(crate) struct Issuing<H: Host> {
     spare: Cell<u32>,
     /// The request that `defer` took last.
     taken: Cell<u32>,
-    /// Word 0 of an entry that may take the short way: a NOP's, and while `defer` has taken the spare request [`NOBODYS`].
-    short: Cell<u64>,
+    /// Not 0: there is no spare. For the short way, which or-s it to the words of an entry.
+    taken_over: Cell<u64>,
     file: Cell<Option<H::File>>,
 }
-
-/// No opcode is this: an entry that has it, and nothing else, is refused on the long way.
-const NOBODYS: u64 = u64::MAX;
 
 /// What [`Host::file`] says where there are no descriptors to look in.
 const NOT_HERE: Errno = Errno::EAGAIN;
@@ -131,14 +128,13 @@ fn found<H: Host>(ring: &Ring<H>, op: &mut RawOp, parsed: &Parsed) -> Result<(),
 
 impl<H: Host> Issuing<H> {
     pub(crate) const fn new() -> Self {
-        Self { spare: Cell::new(NONE), short: Cell::new(NOBODYS), taken: Cell::new(NONE), file: Cell::new(None) }
+        Self { spare: Cell::new(NONE), taken_over: Cell::new(1), taken: Cell::new(NONE), file: Cell::new(None) }
     }
 
     /// Sets a request aside, or [`NONE`].
     pub(crate) fn set_spare(&self, index: u32) {
-        let [nop, ..] = NOP;
         self.spare.set(index);
-        self.short.set(if index == NONE { NOBODYS } else { nop });
+        self.taken_over.set((index == NONE).into());
     }
 
     /// The request that is set aside.
@@ -147,10 +143,10 @@ impl<H: Host> Issuing<H> {
         self.spare.get()
     }
 
-    /// Word 0 of an entry that may take the short way.
+    /// Not 0: no request is set aside.
     #[inline]
-    pub(crate) fn short(&self) -> u64 {
-        self.short.get()
+    pub(crate) fn taken_over(&self) -> u64 {
+        self.taken_over.get()
     }
 
     pub(crate) const OPS: OpOps =

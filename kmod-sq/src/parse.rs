@@ -225,12 +225,13 @@ const fn is_plain(spec: &Spec) -> bool {
 /// A NOP, and nothing but that.
 pub(crate) const NOP: [u64; 8] = sq_uapi::Sqe::NOP.to_words();
 
-/// Whether an entry is a NOP, of which `nop` is word 0, a `user_data` and nothing else. [`Parsed::new`] accepts each of those wherever NOP is taken, so that this
-/// short answer may stand for its long one.
+/// Whether an entry is a NOP, a `user_data` and nothing else, and `but` is 0. [`Parsed::new`] accepts each of those entries wherever NOP is
+/// taken, so that this short answer may stand for its long one.
 #[inline]
-pub(crate) const fn is_bare(words: &[u64; 8], nop: u64) -> bool {
+pub(crate) const fn is_bare(words: &[u64; 8], but: u64) -> bool {
+    let [nop, ..] = NOP;
     let [w0, w1, w2, w3, _, w5, w6, w7] = *words;
-    (w0 ^ nop) | w1 | w2 | w3 | w5 | w6 | w7 == 0
+    (w0 ^ nop) | w1 | w2 | w3 | w5 | w6 | w7 | but == 0
 }
 
 /// What a ring's driver adds to the table.
@@ -403,7 +404,7 @@ mod tests {
                             words[bit / 64] ^= 1 << (bit % 64);
                         }
                         let snapshot = Snapshot::of_words(&words);
-                        if accepts.bare() && is_bare(&snapshot.words(), super::NOP[0]) {
+                        if accepts.bare() && is_bare(&snapshot.words(), 0) {
                             bare += 1;
                             assert!(Parsed::new(snapshot, &accepts, false).is_ok_and(|parsed| parsed.is_plain()));
                         }

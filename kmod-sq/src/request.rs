@@ -255,8 +255,10 @@ impl<H: Host> Requests<H> {
         for index in from..end {
             let meta = self.meta.get_mut(ix(index))?;
             let found = match meta.state {
-                State::Free { .. } | State::Spare | State::Done { .. } => continue,
+                State::Free { .. } | State::Spare => continue,
                 _ if !matching.matches(meta.user_data, meta.opcode) => continue,
+                // It is completing.
+                State::Done { .. } => return Some((index, Found::Already)),
                 State::Timed { .. } => Found::Timed(index),
                 _ if meta.canceled => Found::Already,
                 State::Issuing => Found::Noted,

@@ -93,9 +93,10 @@ impl Sq {
         sq
     }
 
-    /// Opens the short way for next time, if nothing of the drain owner's is in its way. A parked entry shows in the state.
+    /// Opens the short way for next time, if nothing of the drain owner's is in its way.
     pub(crate) fn open_short<H: Host>(&mut self, ring: &Ring<H>) {
-        if !self.odd && self.state == sq_state::NEED_WAKEUP && ring.issuing.spare() != NONE {
+        let usual = self.state == sq_state::NEED_WAKEUP && !self.odd && !self.intake.parked;
+        if usual && ring.issuing.spare() != NONE {
             self.room = self.room.wrapping_add(core::mem::take(&mut self.stash));
         }
     }
@@ -162,7 +163,8 @@ pub(crate) fn pass<H: Host>(ring: &Ring<H>, sq: &mut Sq, bound: u32) -> (u32, En
     }
     let span = ring.mem.load_user(UserWord::SqTail).wrapping_sub(low(sq.head));
     if span == 0 {
-        return (0, End::Empty);
+        // Also if `sq_tail` has moved back behind a parked entry, which still waits for its process.
+        return (0, if sq.intake.parked { End::Elsewhere } else { End::Empty });
     }
     if span > ring.geometry.sq_entries {
         ring.break_ring(OutOfWindow);
@@ -299,7 +301,7 @@ fn consume<const ODD: bool, H: Host, P: CqePlace>(
     let taken = |places: usize| u32::try_from(most.wrapping_sub(places)).unwrap_or(0);
     while let Some((place, words)) = places.next() {
         let [_, _, _, _, user_data, ..] = words;
-        let res = if !ODD && is_bare(&words, ring.issuing.short()) {
+        let res = if !ODD && is_bare(&words, ring.issuing.taken_over()) {
             let [_, _, _, _, op4, ..] = &mut intake.op.sqe;
             *op4 = user_data;
             issue_short(ring, intake)
@@ -365,6 +367,7 @@ fn ended_early<H: Host>(ring: &Ring<H>, sq: &mut Sq, last: i32) {
         SKIPPED => count(&ring.tally.skipped),
         LOST => {
             let [_, _, _, _, user_data, ..] = sq.intake.op.sqe;
+            sq.intake.op.extra = [0; 2];
             sq.stash = sq.stash.wrapping_sub(1);
             post(ring, &[cqe_words(user_data, Errno::EIO.to_res(), [0; 2])]);
         }

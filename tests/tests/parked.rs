@@ -10,7 +10,7 @@ use sq_conformance::checkers::hostile::HostileMem;
 use sq_conformance::checkers::hostile_host::{HostileHost, hostile_ring};
 use sq_driver::{Driver, Issued, Op, Opcodes, Request, RequestId};
 use sq_uapi::consts::{enter_flags, op, sq_state};
-use sq_uapi::{Errno, KernelWord, SqEnter, SqSetup, Sqe, UserMem};
+use sq_uapi::{Errno, KernelWord, SqEnter, SqSetup, Sqe, UserMem, UserWord};
 
 /// Takes every operation, and ends it when told.
 struct Holder(Mutex<Vec<Request>>);
@@ -118,4 +118,57 @@ fn wait1_what_was_said_of_a_parked_entry_goes_with_it() {
     HOLDER.end_one();
     HOLDER.end_one();
     assert_eq!((consumer.ready(&mem), ring.balanced()), (2, true));
+}
+
+/// Takes NOPs too, and files for what needs one.
+struct Both(Mutex<Vec<Request>>);
+
+impl Driver for Both {
+    const NAME: &'static core::ffi::CStr = c"both";
+    const OPCODES: Opcodes = Opcodes::NONE.with(op::FSYNC).with(op::NOP);
+    const FILES: bool = true;
+
+    fn issue<'op>(&self, op: Op<'op>) -> Issued<'op> {
+        if op.entry().opcode() == op::NOP {
+            return op.done(0);
+        }
+        assert_ne!(op.target(), 0, "SEC-3: an operation on a file has one");
+        let (request, issued) = op.defer();
+        self.0.lock().unwrap().push(request);
+        issued
+    }
+
+    fn cancel(&self, _: RequestId) {}
+}
+
+/// While an entry is parked, `sq_tail` moves back behind it, and forward again with a NOP in its slot: what is issued next is the entry
+/// that was copied, with its file, and not another in its name.
+#[test]
+fn snap1_sec3_a_tail_that_moves_back_does_not_unpark_an_entry() {
+    static BOTH: Both = Both(Mutex::new(Vec::new()));
+    let setup = SqSetup { sq_entries: 4, cq_entries: 4, max_inflight: 1, ..SqSetup::default() };
+    let setup = SqSetup { size: size_of::<SqSetup>() as u32, ..setup };
+    let (ring, mem) = hostile_ring(&setup, &BOTH, Box::new(|_, _: &mut _| {})).unwrap();
+    mem.may_park();
+    let mut producer = Producer::new(4, false);
+    for n in 1..=2 {
+        producer.push(&mem, fsync(n)).unwrap();
+    }
+    producer.publish(&mem);
+    assert_eq!(ring.doorbell(), Ok(1), "there is one request");
+    let end_one = || BOTH.0.lock().unwrap().pop().expect("one is held").complete(Ok(0));
+    end_one();
+    HostileHost::run_worker(&ring);
+    assert_eq!(state(&mem), sq_state::NEED_ENTER);
+
+    mem.store_user(UserWord::SqTail, 1);
+    let _ = ring.doorbell();
+    assert_eq!(state(&mem), sq_state::NEED_ENTER, "the entry still waits");
+    mem.write_sqe(1, Sqe { user_data: 99, ..Sqe::NOP }.to_words());
+    mem.store_user(UserWord::SqTail, 2);
+    assert_eq!(ring.doorbell(), Ok(1));
+    end_one();
+    let completed: Vec<u64> = mem.record().completed.iter().map(|cqe| cqe[0]).collect();
+    assert_eq!(completed, [1, 2], "SNAP-1");
+    assert!(ring.balanced(), "CQ-5");
 }

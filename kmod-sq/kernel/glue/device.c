@@ -160,7 +160,7 @@ static long sq_setup(struct sq_file *sf, u8 *arg, size_t len, void __user *user)
 		goto out;
 	}
 	home->disabled = ((struct sq_setup *)arg)->flags & SQ_SETUP_R_DISABLED;
-	home->owner_mm = home->disabled ? NULL : home->mm;
+	home->owner_mm = home->disabled ? ERR_PTR(-EXDEV) : home->mm;
 	sq_tally_join(&device->tally, home);
 	sq_poll_start(home);
 	/* Before it is published: a ring that its owner cannot find is none. */

@@ -76,7 +76,7 @@ struct sq_home {
 	bool			disabled;	/* while it is set, mm, cred and user may change, under enable_lock */
 	bool			mapped;		/* its first owner can see it, so nobody else may have it */
 	struct mutex		enable_lock;	/* only ever tried for */
-	struct mm_struct	*owner_mm;	/* mm, or null while disabled: for comparing */
+	struct mm_struct	*owner_mm;	/* mm, or nobody's while disabled: for comparing */
 
 	/* LIFE-2: a Dekker pair, see sq_mm_enter(). */
 	bool			closed;		/* user memory is out of reach: the file is gone */
