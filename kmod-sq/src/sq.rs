@@ -34,7 +34,8 @@ pub(crate) struct Sq {
     pub(crate) head: u64,
     /// Completion slots that are reserved for entries to come.
     stash: u32,
-    /// And those that the short way may take: while there are any, nothing of the drain owner's is in its way ([`Sq::open_short`]).
+    /// And those that the short way may take: while there are any, nothing of the drain owner's is in its way ([`Sq::open_short`]), and
+    /// no request in flight, since only the drain owner makes one.
     room: u32,
     /// What `sq_state` holds.
     state: u32,
@@ -63,10 +64,10 @@ pub(crate) struct Intake {
 /// How [`consume`] ended.
 #[derive(Clone, Copy)]
 struct Taken {
-    /// Entries with an inline completion.
-    posted: u32,
     /// What became of the one after them, if that is why it ended: [`DEFERRED`](sq_driver::abi::DEFERRED), [`SKIPPED`], [`LOST`] or [`ELSEWHERE`].
     last: i32,
+    /// Entries with an inline completion.
+    posted: u32,
 }
 
 impl Sq {
@@ -96,7 +97,7 @@ impl Sq {
     /// Opens the short way for next time, if nothing of the drain owner's is in its way.
     pub(crate) fn open_short<H: Host>(&mut self, ring: &Ring<H>) {
         let usual = self.state == sq_state::NEED_WAKEUP && !self.odd && !self.intake.parked;
-        if usual && ring.issuing.spare() != NONE {
+        if usual && ring.issuing.spare() != NONE && ring.posted.is_owners() {
             self.room = self.room.wrapping_add(core::mem::take(&mut self.stash));
         }
     }
@@ -124,33 +125,46 @@ pub(crate) fn set_state<H: Host>(ring: &Ring<H>, sq: &mut Sq, state: u32) {
 /// how many entries that were, and whether it is all of them; 0 is left to [`pass`].
 #[inline(always)]
 pub(crate) fn short_pass<H: Host>(ring: &Ring<H>, sq: &mut Sq) -> (u32, bool) {
-    if ring.stopped() != 0 || !may_post(ring) {
+    if ring.stopped() != 0 || ring.host.traces_completions() {
         return (0, false);
     }
-    let span = ring.mem.load_user(UserWord::SqTail).wrapping_sub(low(sq.head));
+    let (head, tail) = (low(sq.head), ring.posted.tail());
+    let span = ring.mem.load_user(UserWord::SqTail).wrapping_sub(head);
+    // `op.framework` is what the pass before, which opened this way, made it.
+    if span == 1 && sq.room > 0 {
+        // There is nothing to step through.
+        let pair = ring.mem.pair(low(tail), head);
+        let taken = consume::<false, H, _>(ring, &mut sq.intake, head, pair.into_iter());
+        return short_taken(ring, sq, tail, taken, 1);
+    }
     if span == 0 || span > sq.room || span > BATCH_U32 {
         return (0, false);
     }
-    // `op.framework` is what the pass before, which opened this way, made it.
-    let taken = consume_pairs(ring, &mut sq.intake, low(ring.posted.tail()), low(sq.head), span);
+    let taken = consume_pairs(ring, &mut sq.intake, low(tail), head, span);
+    short_taken(ring, sq, tail, taken, span)
+}
+
+/// Publishes what came of `span` entries on the short way.
+#[inline(always)]
+fn short_taken<H: Host>(ring: &Ring<H>, sq: &mut Sq, tail: u64, taken: Taken, span: u32) -> (u32, bool) {
     if taken.last != 0 {
-        return (short_ended_early(ring, sq, taken), false);
+        return (short_ended_early(ring, sq, tail, taken), false);
     }
     sq.room = sq.room.wrapping_sub(taken.posted);
-    publish(ring, sq, taken, |_| show(ring, taken));
+    publish(ring, sq, taken, |_| show(ring, tail, taken));
     (taken.posted, taken.posted == span)
 }
 
 /// Makes completions visible that have been written in their places. Nobody else has posted meanwhile.
 #[inline(always)]
-fn show<H: Host>(ring: &Ring<H>, taken: Taken) {
-    ring.posted.show(&ring.mem, ring.posted.tail().wrapping_add(taken.posted.into()));
+fn show<H: Host>(ring: &Ring<H>, tail: u64, taken: Taken) {
+    ring.posted.show(&ring.mem, tail.wrapping_add(taken.posted.into()));
 }
 
 #[inline(never)]
-fn short_ended_early<H: Host>(ring: &Ring<H>, sq: &mut Sq, taken: Taken) -> u32 {
+fn short_ended_early<H: Host>(ring: &Ring<H>, sq: &mut Sq, tail: u64, taken: Taken) -> u32 {
     sq.close_short();
-    in_place_taken(ring, sq, taken)
+    in_place_taken(ring, sq, tail, taken)
 }
 
 /// Consumes the published span, or `bound` entries of it: one look at the tail, one publication of head and completions a
@@ -249,14 +263,14 @@ fn in_place<const ODD: bool, H: Host>(ring: &Ring<H>, sq: &mut Sq, most: u32) ->
     } else {
         consume_pairs(ring, &mut sq.intake, low(tail), head, most)
     };
-    in_place_taken(ring, sq, taken)
+    in_place_taken(ring, sq, tail, taken)
 }
 
 /// What was consumed is published.
 #[inline(always)]
-fn in_place_taken<H: Host>(ring: &Ring<H>, sq: &mut Sq, taken: Taken) -> u32 {
+fn in_place_taken<H: Host>(ring: &Ring<H>, sq: &mut Sq, tail: u64, taken: Taken) -> u32 {
     sq.stash = sq.stash.wrapping_sub(taken.posted);
-    publish(ring, sq, taken, |_| show(ring, taken))
+    publish(ring, sq, taken, |_| show(ring, tail, taken))
 }
 
 /// Apart, so that the loop has the registers to itself.
@@ -341,15 +355,16 @@ fn consume<const ODD: bool, H: Host, P: CqePlace>(
 #[inline(always)]
 fn publish<H: Host>(ring: &Ring<H>, sq: &mut Sq, taken: Taken, show: impl FnOnce(&Sq)) -> u32 {
     let consumed = taken.posted.wrapping_add((taken.last != 0 && taken.last != ELSEWHERE).into());
-    sq.head = sq.head.wrapping_add(consumed.into());
+    let head = sq.head.wrapping_add(consumed.into());
+    sq.head = head;
     // First, so that whoever sees a completion finds the place of its entry free.
-    ring.mem.store_kernel(KernelWord::SqHead, low(sq.head));
+    ring.mem.store_kernel(KernelWord::SqHead, low(head));
     show(sq);
     if taken.last != 0 {
         ended_early(ring, sq, taken.last);
     }
     // After what came of them: whoever sees these consumed sees that, or a request in flight (WAIT-1).
-    ring.posted.consume(sq.head);
+    ring.posted.consume(head);
     // BELL-4: either whoever watches sees what was posted, or this sees that they watch.
     ring.mem.kernel_fence(Fence::PostKernel);
     if ring.posted.is_watched() {

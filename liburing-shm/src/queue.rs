@@ -109,7 +109,7 @@ impl Ring {
         });
         Self {
             sq: SubmissionQueue::new(Arc::clone(&shared)),
-            cq: CompletionQueue { consumer: Consumer::new(), shared: Arc::clone(&shared) },
+            cq: CompletionQueue::new(Arc::clone(&shared)),
             submitter: Submitter::new(shared),
         }
     }
@@ -375,13 +375,21 @@ impl SharedSubmissionQueue {
 #[derive(Debug)]
 pub struct CompletionQueue {
     consumer: Consumer,
+    /// `shared.mem` again, within reach.
+    mem: Mapped,
     pub(crate) shared: Arc<Shared>,
 }
 
 impl CompletionQueue {
+    fn new(shared: Arc<Shared>) -> Self {
+        // SAFETY: as in `SubmissionQueue::new`.
+        let mem = unsafe { shared.mem.copy() };
+        Self { consumer: Consumer::new(), mem, shared }
+    }
+
     /// Completions that are there to reap.
     pub fn ready(&mut self) -> u32 {
-        let ready = self.consumer.ready(&self.shared.mem);
+        let ready = self.consumer.ready(&self.mem);
         if ready == 0 {
             // Whoever polls may have been told of an entry that waits for this process.
             self.release();
@@ -392,18 +400,18 @@ impl CompletionQueue {
     /// Takes out what is there now. The slots go back to the kernel side, all at once, when the iterator is dropped.
     #[inline]
     pub fn reap(&mut self) -> Reap<'_> {
-        self.consumer.ready(&self.shared.mem);
+        self.consumer.ready(&self.mem);
         let (head, tail) = self.consumer.take_all();
         // SAFETY: the iterator borrows this half, which keeps the mappings.
-        let completions = unsafe { self.shared.mem.completions(head, tail) };
+        let completions = unsafe { self.mem.completions(head, tail) };
         Reap { completions, tail, queue: self }
     }
 
     /// Takes out one completion. Its slot goes back at once, since nobody knows whether its taker comes again.
     pub(crate) fn pop(&mut self) -> Option<Completion> {
-        let words = self.consumer.pop(&self.shared.mem).or_else(|| {
-            self.consumer.ready(&self.shared.mem);
-            self.consumer.pop(&self.shared.mem)
+        let words = self.consumer.pop(&self.mem).or_else(|| {
+            self.consumer.ready(&self.mem);
+            self.consumer.pop(&self.mem)
         });
         self.release();
         words.map(Completion::from_words)
@@ -412,7 +420,7 @@ impl CompletionQueue {
     /// Gives the slots of what was taken out back.
     #[inline]
     fn release(&mut self) {
-        if self.consumer.release(&self.shared.mem) {
+        if self.consumer.release(&self.mem) {
             self.ring_for_slots();
         }
     }
@@ -427,7 +435,7 @@ impl CompletionQueue {
     /// the completions that are there, which after `suppress_eventfd(false)` must not be overlooked: nobody signals for them.
     pub fn suppress_eventfd(&mut self, suppress: bool) -> u32 {
         let flags = if suppress { cq_flags::EVENTFD_DISABLED } else { 0 };
-        self.shared.mem.store_user(UserWord::CqFlags, flags);
+        self.mem.store_user(UserWord::CqFlags, flags);
         // Before looking: either the poster sees the flag, or this sees the completion.
         std::sync::atomic::fence(Ordering::SeqCst);
         self.ready()
@@ -436,7 +444,7 @@ impl CompletionQueue {
     /// Whether the kernel side has declared the ring broken.
     #[must_use]
     pub fn is_broken(&self) -> bool {
-        self.shared.mem.load_kernel(KernelWord::Broken) != 0
+        self.mem.load_kernel(KernelWord::Broken) != 0
     }
 }
 

@@ -52,8 +52,6 @@ pub struct Mapped {
     cqe_bytes: usize,
     /// Bytes of all completions, less 1.
     cqes_mask: usize,
-    /// Entries are 64 bytes and completions 16.
-    short: bool,
 }
 
 /// Where the words are.
@@ -115,7 +113,6 @@ impl Mapped {
             sqe_bytes: if parts.sqe128 { 2 * UNIT } else { UNIT },
             cqe_bytes,
             cqes_mask: (parts.cq_entries as usize).wrapping_mul(cqe_bytes).wrapping_sub(1),
-            short: !parts.sqe128 && !parts.cqe32,
         }
     }
 
@@ -190,18 +187,20 @@ impl Mapped {
         unsafe { self.sqes.byte_add(slot + unit * UNIT) }
     }
 
-    /// The entries from free-running `head` on, and how many follow before their array ends.
+    /// The entries, `bytes` apart, from free-running `head` on, and how many follow before their array ends.
     #[inline(always)]
-    fn sqes_from(&self, head: u32) -> (Step<'_, [AtomicU64; 8]>, u32) {
+    fn sqes_from(&self, head: u32, bytes: usize) -> (Step<'_, [AtomicU64; 8]>, u32) {
+        debug_assert!(bytes <= self.sqe_bytes, "shorter steps do not leave the array");
         // SAFETY: the entries' array (contract of `new`).
-        unsafe { Step::new(self.sqes, self.sq_mask.wrapping_add(1), self.sqe_bytes, head) }
+        unsafe { Step::new(self.sqes, self.sq_mask.wrapping_add(1), bytes, head) }
     }
 
     /// The same of completions.
     #[inline(always)]
-    fn cqes_from(&self, tail: u32) -> (Step<'_, [AtomicU64; 2]>, u32) {
+    fn cqes_from(&self, tail: u32, bytes: usize) -> (Step<'_, [AtomicU64; 2]>, u32) {
+        debug_assert!(bytes <= self.cqe_bytes, "as above");
         // SAFETY: the completions' array (contract of `new`).
-        unsafe { Step::new(self.cqes, self.cq_mask.wrapping_add(1), self.cqe_bytes, tail) }
+        unsafe { Step::new(self.cqes, self.cq_mask.wrapping_add(1), bytes, tail) }
     }
 
     /// The `unit`th (0 or 1) 16 bytes of the completion at `index`.
@@ -303,7 +302,7 @@ impl<T, F: FnMut() -> T> Iterator for Times<F> {
 
 impl<T, F: FnMut() -> T> ExactSizeIterator for Times<F> {}
 
-/// Entries and places of completions side by side, on a ring with short ones.
+/// Entries and places of completions side by side.
 struct Pairs<'a> {
     sqes: Step<'a, [AtomicU64; 8]>,
     cqes: Step<'a, [AtomicU64; 2]>,
@@ -484,14 +483,14 @@ impl KernelMem for Mapped {
 
     #[inline(always)]
     fn sqe_run(&self, head: u32, most: u32) -> impl ExactSizeIterator<Item = [u64; 8]> {
-        let (mut sqes, straight) = self.sqes_from(head);
+        let (mut sqes, straight) = self.sqes_from(head, self.sqe_bytes);
         // SAFETY: at most to the end of the array.
         Times { left: most.min(straight), next: move || load_sqe(unsafe { sqes.next() }) }
     }
 
     #[inline(always)]
     fn cqe_run(&self, tail: u32, most: u32) -> impl ExactSizeIterator<Item = MappedPlace<'_>> {
-        let (mut cqes, straight) = self.cqes_from(tail);
+        let (mut cqes, straight) = self.cqes_from(tail, self.cqe_bytes);
         let wide = self.cqe_bytes > CQE_UNIT;
         // SAFETY: as above.
         Times { left: most.min(straight), next: move || MappedPlace { first: unsafe { cqes.next() }, wide } }
@@ -499,11 +498,20 @@ impl KernelMem for Mapped {
 
     #[inline(always)]
     fn pair_run(&self, tail: u32, head: u32, most: u32) -> impl ExactSizeIterator<Item = (MappedPlace<'_>, [u64; 8])> {
-        let ((mut sqes, sq_straight), (mut cqes, cq_straight)) = (self.sqes_from(head), self.cqes_from(tail));
-        // Said here, so that the compiler need not look it up at each step.
-        (sqes.bytes, cqes.bytes) = (UNIT, CQE_UNIT);
-        let left = if self.short { most.min(sq_straight).min(cq_straight) } else { 0 };
+        // What such a ring has is said here, so that the compiler need not look it up at each step.
+        let ((sqes, sq_straight), (cqes, cq_straight)) = (self.sqes_from(head, UNIT), self.cqes_from(tail, CQE_UNIT));
+        let left = most.min(sq_straight).min(cq_straight);
         Pairs { sqes, cqes, left: left as usize }
+    }
+
+    #[inline(always)]
+    fn pair(&self, tail: u32, head: u32) -> Option<(MappedPlace<'_>, [u64; 8])> {
+        let ((mut sqes, _), (mut cqes, _)) = (self.sqes_from(head, UNIT), self.cqes_from(tail, CQE_UNIT));
+        // SAFETY: at least one is left, wherever the indices are.
+        let first = unsafe { cqes.next() };
+        // SAFETY: as above.
+        let words = load_sqe(unsafe { sqes.next() });
+        Some((MappedPlace { first, wide: false }, words))
     }
 
     #[inline]

@@ -92,10 +92,15 @@ pub trait KernelMem {
     fn sqe_run(&self, head: u32, most: u32) -> impl ExactSizeIterator<Item = [u64; 8]>;
     /// The places of the next `most` completions from free-running `tail` on, or fewer: up to where their array ends.
     fn cqe_run(&self, tail: u32, most: u32) -> impl ExactSizeIterator<Item = Self::Place<'_>>;
-    /// Both side by side, as long as the shorter. On a ring of 64-byte entries and 16-byte completions; on others there may be none.
+    /// Both side by side, as long as the shorter. For rings of 64-byte entries and 16-byte completions: on others it may be other bytes of
+    /// their arrays.
     fn pair_run(&self, tail: u32, head: u32, most: u32) -> impl ExactSizeIterator<Item = (Self::Place<'_>, [u64; 8])> {
         // The place comes first: an entry that has been copied must not be dropped for want of one.
         self.cqe_run(tail, most).zip(self.sqe_run(head, most))
+    }
+    /// The first of [`KernelMem::pair_run`], for which nothing has to be stepped through.
+    fn pair(&self, tail: u32, head: u32) -> Option<(Self::Place<'_>, [u64; 8])> {
+        self.pair_run(tail, head, 1).next()
     }
     /// A full (sequentially consistent) fence.
     fn kernel_fence(&self, site: Fence);

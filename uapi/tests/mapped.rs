@@ -105,20 +105,32 @@ fn a_run_ends_where_its_array_does(wide: bool, index: u32, most: u32) {
     assert_eq!(copied, expected, "{most} entries from {index}");
     assert_eq!((view.sqe_run(index, most).len(), view.cqe_run(index, most).len()), (expected.len(), expected.len()));
     assert_eq!(view.cqe_run(index, most).count(), expected.len(), "{most} completions from {index}");
+    if !wide {
+        pairs_end_with_the_shorter(&memory, &view, index, most);
+    }
+}
+
+fn pairs_end_with_the_shorter(memory: &Memory, view: &Mapped, index: u32, most: u32) {
     // The completions begin one further on: their array may be the one that ends first.
     let tail = index.wrapping_add(1);
+    let shorter = most.min(4 - index % 4).min(4 - tail % 4);
     let pairs = view.pair_run(tail, index, most);
-    let shorter = if wide { 0 } else { most.min(straight).min(4 - tail % 4) };
     assert_eq!(pairs.len(), shorter as usize, "{most} pairs from {index}");
+    let first = view.pair(tail, index).map(|(place, words)| {
+        place.write([7, 7]);
+        words[0]
+    });
+    assert_eq!(first, Some(u64::from(index % 4)));
+    assert_eq!(touched(&memory.kernel), [384 + (tail % 4) as usize * 16, 384 + (tail % 4) as usize * 16 + 8]);
     let mut read = Vec::new();
     for (place, words) in pairs {
         place.write([u64::MAX, words[0]]);
         read.push(words[0]);
     }
-    assert_eq!(read, expected[..shorter as usize]);
-    let bytes = if wide { 32 } else { 16 };
-    let written = |n: u32| 384 + (tail.wrapping_add(n) % 4) as usize * bytes;
-    let mut expected: Vec<usize> = (0..shorter).map(written).collect();
+    let expected: Vec<u64> = (index % 4..4).take(shorter as usize).map(u64::from).collect();
+    assert_eq!(read, expected);
+    let written = |n: u32| 384 + (tail.wrapping_add(n) % 4) as usize * 16;
+    let mut expected: Vec<usize> = (0..shorter.max(1)).map(written).collect();
     expected.sort_unstable();
     let touched: Vec<usize> = touched(&memory.kernel).into_iter().filter(|at| at % 16 == 0).collect();
     assert_eq!(touched, expected, "{most} pairs from {index}");

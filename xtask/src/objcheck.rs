@@ -37,6 +37,9 @@ const JUSTIFIED_PANICS: [(&str, &str); 0] = [];
 /// The object with the drain loop.
 const RINGS: &str = "sq_rust.o";
 
+/// Where an entry is consumed that comes alone.
+const DOORBELL: &str = "sq_ring_doorbell";
+
 /// Checks each Rust object in the build directory `out`; returns one line of figures for each.
 ///
 /// # Errors
@@ -80,7 +83,11 @@ fn check_object(object: &Path) -> Result<String> {
         if loops.is_empty() {
             faults.push("no drain loop: no round that copies 8 words and calls a driver".to_owned());
         }
-        for drain in &loops {
+        let alone = hot::alone(&functions, DOORBELL);
+        if alone.is_empty() {
+            faults.push(format!("{DOORBELL} copies no entry that comes alone"));
+        }
+        for drain in loops.iter().chain(&alone) {
             faults.extend(drain.faults());
             let _ = write!(note, "; {}", drain.note());
         }

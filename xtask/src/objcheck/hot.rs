@@ -2,7 +2,8 @@
 //! The drain loop as it was compiled: SNAP-1 in the machine's own words, and what an operation costs besides.
 //!
 //! The loop is found by what it does: it copies eight words from one place, calls the driver through a pointer, and comes
-//! back to the copy. Its shortest round is that of an entry that is nothing but its opcode.
+//! back to the copy. Its shortest round is that of an entry that is nothing but its opcode. The way of an entry that comes alone does
+//! the same, and leaves the function.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -20,11 +21,12 @@ const CLOBBERED: [&str; 9] = ["rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r1
 /// To the search for the shortest round, a call of anything but a pointer is as long as this many instructions.
 const DETOUR: usize = 1000;
 
-/// A drain loop's shortest round.
+/// A drain loop's shortest round, or the shortest way of an entry that comes alone.
 pub(super) struct Loop<'a> {
     function: &'a Function,
     /// Its instructions in the order in which they run, beginning with the first of the copy.
     round: Vec<usize>,
+    alone: bool,
     copy: Copy,
     /// All copies of the function: of both halves of long entries too.
     copies: Vec<Copy>,
@@ -46,12 +48,18 @@ impl Copy {
 
 /// Every drain loop among `functions`: one for each kind of ring.
 pub(super) fn loops(functions: &[Function]) -> Vec<Loop<'_>> {
-    let of = |function| {
-        let copies = copies(function);
-        let first_halves: Vec<Copy> = copies.iter().filter(|copy| copy.is_first_half()).cloned().collect();
-        first_halves.into_iter().filter_map(move |copy| Loop::through(function, copy, &copies))
-    };
-    functions.iter().flat_map(of).collect()
+    functions.iter().flat_map(|function| ways(function, false)).collect()
+}
+
+/// The ways of an entry that comes alone in the function of that name.
+pub(super) fn alone<'a>(functions: &'a [Function], name: &str) -> Vec<Loop<'a>> {
+    functions.iter().filter(|function| function.name == name).flat_map(|function| ways(function, true)).collect()
+}
+
+fn ways(function: &Function, alone: bool) -> impl Iterator<Item = Loop<'_>> {
+    let copies = copies(function);
+    let first_halves: Vec<Copy> = copies.iter().filter(|copy| copy.is_first_half()).cloned().collect();
+    first_halves.into_iter().filter_map(move |copy| Loop::through(function, copy, &copies, alone))
 }
 
 fn copies(function: &Function) -> Vec<Copy> {
@@ -86,8 +94,8 @@ fn depends(memory: &Memory, register: &str) -> bool {
 }
 
 impl<'a> Loop<'a> {
-    /// The shortest way from the copy by a driver's call back to the copy.
-    fn through(function: &'a Function, copy: Copy, copies: &[Copy]) -> Option<Self> {
+    /// The shortest way from the copy by a driver's call back to the copy or, of an entry alone, out of the function.
+    fn through(function: &'a Function, copy: Copy, copies: &[Copy], alone: bool) -> Option<Self> {
         let start = *copy.loads.first()?;
         // A step: where, and whether the driver has been called by then.
         let mut before: BTreeMap<(usize, bool), (usize, bool)> = BTreeMap::new();
@@ -98,15 +106,16 @@ impl<'a> Loop<'a> {
             }
             before.extend(from.map(|from| (step, from)));
             let (at, called) = step;
-            if at == start && called {
-                let mut round = Vec::new();
+            let ends = if alone { function.successors(at).is_empty() } else { at == start };
+            if ends && called {
+                let mut round = if alone { vec![at] } else { Vec::new() };
                 let mut step = step;
                 while let Some(from) = before.get(&step) {
                     round.push(from.0);
                     step = *from;
                 }
                 round.reverse();
-                return Some(Self { function, round, copy, copies: copies.to_vec() });
+                return Some(Self { function, round, alone, copy, copies: copies.to_vec() });
             }
             let instruction = &function.code[at];
             let detour = instruction.called().is_some() && !instruction.calls_indirectly();
@@ -193,7 +202,8 @@ impl<'a> Loop<'a> {
     pub(super) fn note(&self) -> String {
         let count = |what: fn(&Instruction) -> bool| self.instructions().filter(|(_, i)| what(i)).count();
         format!(
-            "drain loop, an operation: {} instructions, {} loads of the entry, {} fences and locked, {} indirect calls",
+            "{}: {} instructions, {} loads of the entry, {} fences and locked, {} indirect calls",
+            if self.alone { "an operation that comes alone" } else { "drain loop, an operation" },
             self.round.len(),
             self.copy.loads.len(),
             count(Instruction::is_locked),

@@ -2,7 +2,7 @@
 //! Each check against code that breaks it. The drain loop here is a real one, cut down to what matters.
 
 use super::code::functions;
-use super::hot::loops;
+use super::hot::{alone, loops};
 use super::{Relocations, allowed, unjustified, vector_instructions};
 
 #[test]
@@ -94,6 +94,22 @@ fn the_shortest_round_is_that_of_a_bare_entry() {
     assert_eq!(drain.faults(), [""; 0]);
     let note = "drain loop, an operation: 22 instructions, 8 loads of the entry, 0 fences and locked, 1 indirect calls";
     assert_eq!(drain.note(), note);
+}
+
+#[test]
+fn the_way_of_an_entry_alone_leaves_the_function() {
+    const OUT: &str =
+        "  60:\tmov    %r13,(%r12)\n  6c:\tjmp    71 <run+0x71>\n\t\t\t6d: R_X86_64_PLT32\t__x86_return_thunk-0x4\n";
+    let faults = |after: &str| {
+        let listing = [HEAD, COPY, "  3c:\tlea    (%r10,%r9,1),%rbx\n", CALL, after, OUT].concat();
+        let functions = functions(&listing);
+        assert!(loops(&functions).is_empty() && alone(&functions, "another").is_empty());
+        let [way] = &alone(&functions, "run")[..] else { panic!("one way") };
+        assert!(way.note().starts_with("an operation that comes alone: "), "{}", way.note());
+        way.faults()
+    };
+    assert_eq!(faults(""), [""; 0]);
+    assert_eq!(faults("  5d:\tmov    (%rbx),%rax\n"), ["run: a second look at the entry: mov 0x0(rbx)"]);
 }
 
 #[test]
