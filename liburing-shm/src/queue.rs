@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sq_uapi::consts::{cq_flags, setup_flags};
-use sq_uapi::{Completions, Errno, KernelWord, Mapped, Slots, SqSetup, UserMem, UserWord, ioctl};
+use sq_uapi::{Completions, Errno, KernelWord, Mapped, SqSetup, UserMem, UserWord, ioctl};
 
 use crate::backend::{Bell, Door, Opened};
 use crate::builder::Builder;
@@ -171,12 +171,7 @@ impl Ring {
 /// The submitting half. There is one for a ring.
 #[derive(Debug)]
 pub struct SubmissionQueue {
-    producer: Producer,
-    /// Slots that can be written with no more ado, and the producer's tail when all of them are.
-    slots: Slots,
-    end: u32,
-    /// `shared.mem` again, within reach.
-    mem: Mapped,
+    producer: Producer<Mapped>,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -184,8 +179,7 @@ impl SubmissionQueue {
     fn new(shared: Arc<Shared>) -> Self {
         // SAFETY: `shared` keeps the mappings, and stays beside the copy.
         let mem = unsafe { shared.mem.copy() };
-        let wide = shared.flag(setup_flags::SQE128);
-        Self { producer: Producer::new(shared.setup.sq_entries, wide), slots: Slots::NONE, end: 0, mem, shared }
+        Self { producer: Producer::new(mem, shared.setup.sq_entries), shared }
     }
 
     /// Entries that the queue holds.
@@ -195,30 +189,8 @@ impl SubmissionQueue {
     }
 
     /// Entries that can be pushed before it is full.
-    pub fn room(&mut self) -> u32 {
-        self.count_written();
-        self.producer.room(&self.mem)
-    }
-
-    /// Tells the producer what was written into slots.
-    #[inline]
-    fn count_written(&mut self) {
-        self.producer.wrote_to(self.end.wrapping_sub(self.slots.left()));
-    }
-
-    /// Finds slots to write, where none is at hand.
-    #[inline(never)]
-    fn find_slots(&mut self) -> Result<(), PushError> {
-        let room = self.room();
-        if room == 0 {
-            return Err(PushError::Full);
-        }
-        let tail = self.producer.tail();
-        // On a ring with 128-byte entries, the rest of the slot may hold an old one's.
-        self.mem.write_sqe_tail(tail, [0; 8]);
-        self.slots = self.mem.slots(tail, room);
-        self.end = tail.wrapping_add(self.slots.left());
-        Ok(())
+    pub fn room(&self) -> u32 {
+        self.producer.room()
     }
 
     /// Writes an entry. It is not visible to the kernel side before [`SubmissionQueue::submit`].
@@ -232,20 +204,12 @@ impl SubmissionQueue {
     #[inline]
     pub fn push(&mut self, entry: Entry) -> Result<(), PushError> {
         match entry.rest {
-            None => {
-                if self.slots.is_empty() {
-                    self.find_slots()?;
-                }
-                // SAFETY: `shared` keeps the mappings; the slots are those that `find_slots` found room for, and not published.
-                unsafe { self.slots.write(entry.sqe.to_words()) };
-            }
+            None => self.producer.push(entry.sqe.to_words())?,
             Some(rest) => {
                 if !self.shared.flag(setup_flags::SQE128) {
                     return Err(PushError::TooWide);
                 }
-                self.count_written();
-                self.producer.push_wide(&self.mem, entry.sqe.to_words(), rest)?;
-                (self.slots, self.end) = (Slots::NONE, self.producer.tail());
+                self.producer.push_wide(entry.sqe.to_words(), rest)?;
             }
         }
         Ok(())
@@ -305,8 +269,7 @@ impl SubmissionQueue {
     /// BELL-2), or for earlier ones whose doorbell failed.
     #[inline(always)]
     pub(crate) fn publish(&mut self) -> (u32, bool) {
-        self.count_written();
-        let fresh = self.producer.publish(&self.mem);
+        let fresh = self.producer.publish();
         let care = self.shared.care.load(Ordering::Relaxed);
         if care == 0 { (fresh, fresh > 0) } else { (fresh, self.needs_doorbell(fresh, care)) }
     }
@@ -322,7 +285,7 @@ impl SubmissionQueue {
         if fresh == 0 {
             return false;
         }
-        let wants = self.producer.needs_doorbell(&self.mem);
+        let wants = self.producer.needs_doorbell();
         if !wants {
             self.shared.avoided.fetch_add(1, Ordering::Relaxed);
         }

@@ -13,6 +13,7 @@ use kmod_sq::{Geometry, RingRef};
 use sq_conformance::checkers::hostile::{Access, HostileMem, UserSide};
 use sq_conformance::checkers::hostile_host::{HostileHost, ring_bound};
 use sq_conformance::checkers::program::Program;
+use sq_conformance::checkers::slots::WriteSqe;
 use sq_conformance::checkers::vulnerable::{self, look_again};
 use sq_conformance::checkers::world::{Flaw, bytes_of, run_with};
 use sq_driver::{Bound, Driver, Issued, Op, Opcodes, RequestId, op};

@@ -7,6 +7,7 @@ use sq_conformance::checkers::doors::{self, Visit};
 use sq_conformance::checkers::hostile::{Access, UserSide};
 use sq_conformance::checkers::hostile_host::hostile_ring;
 use sq_conformance::checkers::program::Program;
+use sq_conformance::checkers::slots::WriteSqe;
 use sq_conformance::checkers::world::{Ran, bytes_of, run};
 use sq_uapi::{Cqe, KernelWord, SqSetup, Sqe, UserMem, UserWord};
 

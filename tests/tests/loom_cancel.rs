@@ -20,9 +20,9 @@ const PREEMPTIONS: Option<usize> = Some(3);
 const SHAPE: Shape = Shape { sq_entries: 2, cq_entries: 2, max_inflight: 2, flags: 0 };
 
 fn submit(ring: &Ring<LoomHost>, mem: &LoomMem, entry: [u64; 8]) {
-    let mut producer = Producer::new(2, false);
-    producer.push(mem, entry).unwrap();
-    producer.publish(mem);
+    let mut producer = Producer::new(mem.clone(), 2);
+    producer.push(entry).unwrap();
+    producer.publish();
     ring.doorbell().unwrap();
 }
 
@@ -109,9 +109,9 @@ fn against_clock(weaken: Weaken) {
 fn entry_against_completion(weaken: Weaken) {
     let driver = Arc::new(Holder::default());
     let Model { ring, mem, .. } = Model::new(SHAPE, &driver, weaken);
-    let mut producer = Producer::new(2, false);
-    producer.push(&mem, nop(1, sqe_flags::ASYNC)).unwrap();
-    producer.publish(&mem);
+    let mut producer = Producer::new(mem.clone(), 2);
+    producer.push(nop(1, sqe_flags::ASYNC)).unwrap();
+    producer.publish();
     ring.doorbell().unwrap();
     let completer = thread::spawn(move || {
         if let Some(request) = driver.take() {
@@ -119,8 +119,8 @@ fn entry_against_completion(weaken: Weaken) {
         }
     });
     let cancel = Sqe { opcode: op::ASYNC_CANCEL, addr: 1, user_data: 2, ..Sqe::NOP };
-    producer.push(&mem, cancel.to_words()).unwrap();
-    producer.publish(&mem);
+    producer.push(cancel.to_words()).unwrap();
+    producer.publish();
     ring.doorbell().unwrap();
     completer.join().unwrap();
     let mut consumer = Consumer::new();

@@ -28,9 +28,9 @@ fn quiesce_against_drain(weaken: Weaken) {
     let submitter = thread::spawn({
         let ring = ring.clone();
         move || {
-            let mut producer = Producer::new(1, false);
-            producer.push(&mem, nop(1, sqe_flags::ASYNC)).unwrap();
-            producer.publish(&mem);
+            let mut producer = Producer::new(mem.clone(), 1);
+            producer.push(nop(1, sqe_flags::ASYNC)).unwrap();
+            producer.publish();
             // ESHUTDOWN: too late.
             let _ = ring.doorbell();
         }
@@ -52,9 +52,9 @@ fn quiesce_against_worker(weaken: Weaken) {
         let ring = ring.clone();
         move || LoomHost::run_worker(&ring)
     });
-    let mut producer = Producer::new(1, false);
-    producer.push(&mem, nop(1, sqe_flags::ASYNC)).unwrap();
-    producer.publish(&mem);
+    let mut producer = Producer::new(mem.clone(), 1);
+    producer.push(nop(1, sqe_flags::ASYNC)).unwrap();
+    producer.publish();
     ring.doorbell().unwrap();
     ring.quiesce(&SqQuiesce::default()).unwrap();
     ring.host().end_worker();
@@ -68,9 +68,9 @@ fn quiesce_against_completion(weaken: Weaken) {
     let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags: 0 };
     let driver = Arc::new(Holder::default());
     let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
-    let mut producer = Producer::new(1, false);
-    producer.push(&mem, nop(1, sqe_flags::ASYNC)).unwrap();
-    producer.publish(&mem);
+    let mut producer = Producer::new(mem.clone(), 1);
+    producer.push(nop(1, sqe_flags::ASYNC)).unwrap();
+    producer.publish();
     ring.doorbell().unwrap();
     let completer = thread::spawn(move || {
         if let Some(request) = driver.take() {
@@ -87,9 +87,9 @@ fn close_against_completion(weaken: Weaken) {
     let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags: 0 };
     let driver = Arc::new(Holder::default());
     let Model { ring, mem, freed } = Model::new(shape, &driver, weaken);
-    let mut producer = Producer::new(1, false);
-    producer.push(&mem, nop(1, sqe_flags::ASYNC)).unwrap();
-    producer.publish(&mem);
+    let mut producer = Producer::new(mem.clone(), 1);
+    producer.push(nop(1, sqe_flags::ASYNC)).unwrap();
+    producer.publish();
     ring.doorbell().unwrap();
     let completer = thread::spawn({
         let driver = Arc::clone(&driver);
@@ -135,9 +135,9 @@ fn break_against_drain(weaken: Weaken) {
             let _ = ring.enter(&mut SqEnter { min_complete: 1, ..SqEnter::default() });
         }
     });
-    let mut producer = Producer::new(2, false);
-    producer.push(&mem, nop(1, sqe_flags::ASYNC)).unwrap();
-    producer.publish(&mem);
+    let mut producer = Producer::new(mem.clone(), 2);
+    producer.push(nop(1, sqe_flags::ASYNC)).unwrap();
+    producer.publish();
     let _ = ring.doorbell();
     vandal.join().unwrap();
     ring.host().end_worker();
@@ -155,9 +155,9 @@ fn enable_against_submitter(weaken: Weaken) {
     let submitter = thread::spawn({
         let (ring, mem) = (ring.clone(), mem.clone());
         move || {
-            let mut producer = Producer::new(1, false);
-            producer.push(&mem, nop(1, 0)).unwrap();
-            producer.publish(&mem);
+            let mut producer = Producer::new(mem.clone(), 1);
+            producer.push(nop(1, 0)).unwrap();
+            producer.publish();
             ring.doorbell().is_ok()
         }
     });

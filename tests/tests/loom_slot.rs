@@ -54,9 +54,9 @@ impl Driver for Device {
     }
 }
 
-fn submit(ring: &Ring<LoomHost>, mem: &LoomMem, producer: &mut Producer, user_data: u64) {
-    producer.push(mem, nop(user_data, sqe_flags::ASYNC)).unwrap();
-    producer.publish(mem);
+fn submit(ring: &Ring<LoomHost>, producer: &mut Producer<LoomMem>, user_data: u64) {
+    producer.push(nop(user_data, sqe_flags::ASYNC)).unwrap();
+    producer.publish();
     ring.doorbell().unwrap();
 }
 
@@ -77,7 +77,7 @@ fn against_cancel(weaken: Weaken) {
         let driver = Arc::clone(&driver);
         move || driver.interrupt()
     });
-    submit(&ring, &mem, &mut Producer::new(2, false), 1);
+    submit(&ring, &mut Producer::new(mem.clone(), 2), 1);
     let canceled = ring.cancel(&SqCancel { user_data: 1, ..SqCancel::default() });
     interrupt.join().unwrap();
     match outcomes(&mem)[..] {
@@ -92,13 +92,13 @@ fn against_cancel(weaken: Weaken) {
 fn used_again(weaken: Weaken) {
     let driver = Arc::new(Device::default());
     let Model { ring, mem, .. } = Model::new(SHAPE, &driver, weaken);
-    let mut producer = Producer::new(2, false);
-    submit(&ring, &mem, &mut producer, 1);
+    let mut producer = Producer::new(mem.clone(), 2);
+    submit(&ring, &mut producer, 1);
     let interrupt = thread::spawn({
         let driver = Arc::clone(&driver);
         move || driver.interrupt()
     });
-    submit(&ring, &mem, &mut producer, 2);
+    submit(&ring, &mut producer, 2);
     interrupt.join().unwrap();
     driver.interrupt();
     match outcomes(&mem)[..] {

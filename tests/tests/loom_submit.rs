@@ -31,16 +31,16 @@ fn reap_all(mem: &sq_conformance::checkers::loom_mem::LoomMem) -> Vec<u64> {
 fn two_submitters(sq_entries: u32, bells: u32, weaken: Weaken) {
     let shape = Shape { sq_entries, cq_entries: 2, max_inflight: 1, flags: 0 };
     let Model { ring, mem, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
-    let producer = Arc::new(Mutex::new(Producer::new(sq_entries, false)));
+    let producer = Arc::new(Mutex::new(Producer::new(mem.clone(), sq_entries)));
     let submit = |user_data: u64| {
-        let (ring, mem, producer) = (ring.clone(), mem.clone(), Arc::clone(&producer));
+        let (ring, producer) = (ring.clone(), Arc::clone(&producer));
         move || {
             {
                 let mut producer = lock(&producer);
-                if producer.push(&mem, nop(user_data, 0)).is_err() {
+                if producer.push(nop(user_data, 0)).is_err() {
                     return 0;
                 }
-                producer.publish(&mem);
+                producer.publish();
             }
             // The second comes after an owner that let go for good, if it did.
             for _ in 0..bells {
@@ -92,15 +92,15 @@ fn empty_rounds(weaken: Weaken) {
 fn sqe_slot_reuse(weaken: Weaken) {
     let shape = Shape { sq_entries: 1, cq_entries: 2, max_inflight: 1, flags: 0 };
     let Model { ring, mem, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
-    let mut producer = Producer::new(1, false);
-    producer.push(&mem, nop(1, 0)).unwrap();
-    producer.publish(&mem);
+    let mut producer = Producer::new(mem.clone(), 1);
+    producer.push(nop(1, 0)).unwrap();
+    producer.publish();
     let drainer = thread::spawn({
         let ring = ring.clone();
         move || ring.doorbell().unwrap()
     });
-    let pushed = producer.push(&mem, nop(2, 0)).is_ok();
-    producer.publish(&mem);
+    let pushed = producer.push(nop(2, 0)).is_ok();
+    producer.publish();
     drainer.join().unwrap();
     ring.doorbell().unwrap();
     LoomHost::run_late_worker(&ring);
@@ -124,10 +124,10 @@ fn cqe_slot_reuse(weaken: Weaken) {
             (consumer, seen)
         }
     });
-    let mut producer = Producer::new(1, false);
+    let mut producer = Producer::new(mem.clone(), 1);
     for n in 1..=2 {
-        producer.push(&mem, nop(n, 0)).unwrap();
-        producer.publish(&mem);
+        producer.push(nop(n, 0)).unwrap();
+        producer.publish();
         // EBUSY: the ring is blocked and the reaper sees a completion to reap, or will ring.
         let _ = ring.doorbell();
     }

@@ -31,11 +31,11 @@ fn wait_for(ring: &Ring<LoomHost>, min_complete: u32, flags: u32) -> i32 {
     enter.wait_result
 }
 
-fn submit(ring: &Ring<LoomHost>, mem: &LoomMem, producer: &mut Producer, entries: &[[u64; 8]]) {
+fn submit(ring: &Ring<LoomHost>, producer: &mut Producer<LoomMem>, entries: &[[u64; 8]]) {
     for entry in entries {
-        producer.push(mem, *entry).unwrap();
+        producer.push(*entry).unwrap();
     }
-    producer.publish(mem);
+    producer.publish();
     let _ = ring.doorbell();
 }
 
@@ -45,7 +45,7 @@ fn two_waiters(weaken: Weaken) {
     let driver = Arc::new(Holder::default());
     let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
     let held = nop(1, sqe_flags::ASYNC);
-    submit(&ring, &mem, &mut Producer::new(2, false), &[held, held]);
+    submit(&ring, &mut Producer::new(mem, 2), &[held, held]);
     let completer = thread::spawn(move || {
         for _ in 0..2 {
             driver.take().unwrap().complete(Ok(0));
@@ -68,7 +68,7 @@ fn inline_waiter(weaken: Weaken) {
     let worker = spawn_worker(&ring);
     let submitter = thread::spawn({
         let (ring, mem) = (ring.clone(), mem.clone());
-        move || submit(&ring, &mem, &mut Producer::new(1, false), &[nop(7, 0)])
+        move || submit(&ring, &mut Producer::new(mem, 1), &[nop(7, 0)])
     });
     assert_eq!(wait_for(&ring, 1, 0), 0);
     let mut consumer = Consumer::new();
@@ -83,9 +83,9 @@ fn inline_waiter(weaken: Weaken) {
 fn idle_waiter_inline(weaken: Weaken) {
     let shape = Shape { sq_entries: 1, cq_entries: 2, max_inflight: 1, flags: 0 };
     let Model { ring, mem, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
-    let mut producer = Producer::new(1, false);
-    producer.push(&mem, nop(7, 0)).unwrap();
-    producer.publish(&mem);
+    let mut producer = Producer::new(mem.clone(), 1);
+    producer.push(nop(7, 0)).unwrap();
+    producer.publish();
     let worker = spawn_worker(&ring);
     let drainer = thread::spawn({
         let ring = ring.clone();
@@ -104,12 +104,12 @@ fn right_to_post(weaken: Weaken) {
     let shape = Shape { sq_entries: 2, cq_entries: 4, max_inflight: 2, flags: 0 };
     let driver = Arc::new(Holder::default());
     let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
-    let mut producer = Producer::new(2, false);
+    let mut producer = Producer::new(mem.clone(), 2);
     // The second has the next request set aside, so that nothing takes the lock before the third.
-    submit(&ring, &mem, &mut producer, &[nop(1, sqe_flags::ASYNC), nop(2, 0)]);
+    submit(&ring, &mut producer, &[nop(1, sqe_flags::ASYNC), nop(2, 0)]);
     let submitter = thread::spawn({
-        let (ring, mem) = (ring.clone(), mem.clone());
-        move || submit(&ring, &mem, &mut producer, &[nop(3, 0)])
+        let ring = ring.clone();
+        move || submit(&ring, &mut producer, &[nop(3, 0)])
     });
     driver.take().unwrap().complete(Ok(0));
     submitter.join().unwrap();
@@ -129,7 +129,7 @@ fn idle_waiter(weaken: Weaken) {
     let worker = spawn_worker(&ring);
     let submitter = thread::spawn({
         let ring = ring.clone();
-        move || submit(&ring, &mem, &mut Producer::new(1, false), &[nop(1, sqe_flags::CQE_SKIP_SUCCESS)])
+        move || submit(&ring, &mut Producer::new(mem, 1), &[nop(1, sqe_flags::CQE_SKIP_SUCCESS)])
     });
     assert_eq!(wait_for(&ring, 1, enter_flags::WAIT_IDLE), 0);
     submitter.join().unwrap();
@@ -144,7 +144,7 @@ fn idle_waiter_deferred(weaken: Weaken) {
     let driver = Arc::new(Holder::default());
     let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
     let quiet = nop(1, sqe_flags::CQE_SKIP_SUCCESS | sqe_flags::ASYNC);
-    submit(&ring, &mem, &mut Producer::new(1, false), &[quiet]);
+    submit(&ring, &mut Producer::new(mem, 1), &[quiet]);
     let completer = thread::spawn(move || driver.take().unwrap().complete(Ok(0)));
     assert_eq!(wait_for(&ring, 1, enter_flags::WAIT_IDLE), 0);
     assert_eq!(ring.stats().inflight, 0, "WAIT-1");
@@ -160,13 +160,13 @@ fn blocked_waiter(flags: u32, weaken: Weaken) {
     let submitter = thread::spawn({
         let ring = ring.clone();
         move || {
-            let mut producer = Producer::new(1, false);
+            let mut producer = Producer::new(mem.clone(), 1);
             // One holds its slot for as long as it likes, one completes, the third finds no slot.
             for entry in [nop(1, 0), nop(2, sqe_flags::ASYNC), nop(3, 0)] {
-                while producer.room(&mem) == 0 {
+                while producer.room() == 0 {
                     thread::yield_now();
                 }
-                submit(&ring, &mem, &mut producer, &[entry]);
+                submit(&ring, &mut producer, &[entry]);
             }
         }
     });

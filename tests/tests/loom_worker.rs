@@ -22,14 +22,20 @@ const PREEMPTIONS: Option<usize> = Some(3);
 struct User<'a> {
     ring: &'a Ring<LoomHost>,
     mem: LoomMem,
-    producer: Producer,
+    producer: Producer<LoomMem>,
     consumer: Consumer,
     bells: u32,
 }
 
 impl<'a> User<'a> {
     fn new(ring: &'a Ring<LoomHost>, mem: &LoomMem, entries: u32) -> Self {
-        Self { ring, mem: mem.clone(), producer: Producer::new(entries, false), consumer: Consumer::new(), bells: 0 }
+        Self {
+            ring,
+            mem: mem.clone(),
+            producer: Producer::new(mem.clone(), entries),
+            consumer: Consumer::new(),
+            bells: 0,
+        }
     }
 
     fn ring_bell(&mut self) {
@@ -39,9 +45,9 @@ impl<'a> User<'a> {
     }
 
     fn submit(&mut self, user_data: u64) {
-        self.producer.push(&self.mem, nop(user_data, 0)).unwrap();
-        self.producer.publish(&self.mem);
-        if self.producer.needs_doorbell(&self.mem) {
+        self.producer.push(nop(user_data, 0)).unwrap();
+        self.producer.publish();
+        if self.producer.needs_doorbell() {
             self.ring_bell();
         }
     }
@@ -161,10 +167,10 @@ fn caller_blocked(weaken: Weaken) {
             (consumer, reaped)
         }
     });
-    let mut producer = Producer::new(1, false);
+    let mut producer = Producer::new(mem.clone(), 1);
     for n in 1..=2 {
-        producer.push(&mem, nop(n, 0)).unwrap();
-        producer.publish(&mem);
+        producer.push(nop(n, 0)).unwrap();
+        producer.publish();
         let _ = ring.doorbell();
     }
     let (mut consumer, reaped) = reaper.join().unwrap();

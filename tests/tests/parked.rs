@@ -8,6 +8,7 @@ use kmod_sq::RingRef;
 use liburing_shm::ring::{Consumer, Producer};
 use sq_conformance::checkers::hostile::HostileMem;
 use sq_conformance::checkers::hostile_host::{HostileHost, hostile_ring};
+use sq_conformance::checkers::slots::WriteSqe;
 use sq_driver::{Driver, Issued, Op, Opcodes, Request, RequestId};
 use sq_uapi::consts::{enter_flags, op, sq_state};
 use sq_uapi::{Errno, KernelWord, SqEnter, SqSetup, Sqe, UserMem, UserWord};
@@ -60,11 +61,11 @@ fn state(mem: &HostileMem) -> u32 {
 fn wait1_sec3_a_worker_leaves_plain_descriptors_to_the_process() {
     static HOLDER: Holder = Holder(Mutex::new(Vec::new()));
     let (ring, mem) = ring(&HOLDER, 1);
-    let (mut producer, mut consumer) = (Producer::new(4, false), Consumer::new());
+    let (mut producer, mut consumer) = (Producer::new(mem.clone(), 4), Consumer::new());
     for n in 1..=3 {
-        producer.push(&mem, fsync(n)).unwrap();
+        producer.push(fsync(n)).unwrap();
     }
-    producer.publish(&mem);
+    producer.publish();
     assert_eq!(ring.doorbell(), Ok(1), "there is one request");
 
     // Its completion has a worker go on, which cannot look the next descriptor up.
@@ -99,11 +100,11 @@ fn wait1_sec3_a_worker_leaves_plain_descriptors_to_the_process() {
 fn wait1_what_was_said_of_a_parked_entry_goes_with_it() {
     static HOLDER: Holder = Holder(Mutex::new(Vec::new()));
     let (ring, mem) = ring(&HOLDER, 2);
-    let (mut producer, mut consumer) = (Producer::new(4, false), Consumer::new());
+    let (mut producer, mut consumer) = (Producer::new(mem.clone(), 4), Consumer::new());
     for n in 1..=3 {
-        producer.push(&mem, fsync(n)).unwrap();
+        producer.push(fsync(n)).unwrap();
     }
-    producer.publish(&mem);
+    producer.publish();
     assert_eq!(ring.doorbell(), Ok(2), "there are two requests");
     HOLDER.end_one();
     HostileHost::run_worker(&ring);
@@ -150,11 +151,11 @@ fn snap1_sec3_a_tail_that_moves_back_does_not_unpark_an_entry() {
     let setup = SqSetup { size: size_of::<SqSetup>() as u32, ..setup };
     let (ring, mem) = hostile_ring(&setup, &BOTH, Box::new(|_, _: &mut _| {})).unwrap();
     mem.may_park();
-    let mut producer = Producer::new(4, false);
+    let mut producer = Producer::new(mem.clone(), 4);
     for n in 1..=2 {
-        producer.push(&mem, fsync(n)).unwrap();
+        producer.push(fsync(n)).unwrap();
     }
-    producer.publish(&mem);
+    producer.publish();
     assert_eq!(ring.doorbell(), Ok(1), "there is one request");
     let end_one = || BOTH.0.lock().unwrap().pop().expect("one is held").complete(Ok(0));
     end_one();

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use kmod_sq::Geometry;
 use sq_conformance::checkers::hostile::{Access, HostileMem, UserSide};
 use sq_conformance::checkers::hostile_host::ring_bound;
+use sq_conformance::checkers::slots::WriteSqe;
 use sq_driver::Bound;
 use sq_driver::abi::{RawOp, RawRequest, TABLE_VERSION, Table};
 use sq_uapi::consts::sqe_flags;

@@ -35,5 +35,5 @@ pub use copy::{copy_shared, load_entry};
 pub use entry::{Cqe, Cqe32, Sqe, Sqe128};
 pub use errno::Errno;
 pub use mapped::{Completions, Mapped, Parts, Slots};
-pub use mem::{CqePlace, Fence, KernelMem, KernelWord, RingMem, UserMem, UserWord};
+pub use mem::{CqePlace, Fence, KernelMem, KernelWord, RingMem, SqeSlots, UserMem, UserWord};
 pub use structs::{SqCancel, SqEnter, SqIovec, SqOffsets, SqQuery, SqQuiesce, SqRegion, SqRegister, SqSetup, SqStats};

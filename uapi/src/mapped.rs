@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use crate::copy::load_entry;
-use crate::mem::{CqePlace, Fence, KernelMem, KernelWord, UserMem, UserWord};
+use crate::mem::{CqePlace, Fence, KernelMem, KernelWord, SqeSlots, UserMem, UserWord};
 use crate::structs::SqOffsets;
 
 /// What a [`Mapped`] is made of.
@@ -67,7 +67,7 @@ struct Words {
 }
 
 // SAFETY: the pointers are to shared mappings that outlive the value (contract of `new`). All access is atomic, but for what
-// `write_sqe` and `write_sqe_tail` write: no other thread touches those slots then, by the same contract.
+// `Slots::write` and `write_sqe_tail` write: no other thread touches those slots then, by the same contract.
 unsafe impl Send for Mapped {}
 // SAFETY: as above.
 unsafe impl Sync for Mapped {}
@@ -125,15 +125,6 @@ impl Mapped {
     #[must_use]
     pub unsafe fn copy(&self) -> Self {
         Self { ..*self }
-    }
-
-    /// The next `room` slots from free-running `tail` on, or fewer: up to where the array ends, and one on a ring with 128-byte entries.
-    #[must_use]
-    pub fn slots(&self, tail: u32, room: u32) -> Slots {
-        let straight = self.sq_mask.wrapping_sub(tail & self.sq_mask).wrapping_add(1);
-        let most = if self.sqe_bytes == UNIT { straight } else { 1 };
-        let at: *mut [u64; 8] = self.slot(tail, 0).as_ptr().cast();
-        Slots { at, end: at.wrapping_add(room.min(most) as usize) }
     }
 
     /// The completions from free-running `head` up to `tail`.
@@ -339,41 +330,29 @@ pub struct Slots {
     end: *mut [u64; 8],
 }
 
-// SAFETY: addresses in the mapping, see `Slots::write`.
+// SAFETY: addresses in the mapping, see `write`.
 unsafe impl Send for Slots {}
 // SAFETY: as above: nothing is done with them through a shared reference.
 unsafe impl Sync for Slots {}
 
-impl Slots {
-    /// None.
-    pub const NONE: Self = Self { at: core::ptr::null_mut(), end: core::ptr::null_mut() };
-
-    /// How many there are.
+impl SqeSlots for Slots {
     #[inline]
-    #[must_use]
-    pub fn left(&self) -> u32 {
+    fn left(&self) -> u32 {
         // At most as many as the queue has.
         (self.end.addr().wrapping_sub(self.at.addr()) / UNIT) as u32
     }
 
-    /// Whether there are none.
     #[inline]
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.at == self.end
     }
 
-    /// Writes an entry into the next of them, if there is one.
-    ///
-    /// # Safety
-    ///
-    /// The contract of [`Mapped::new`] holds, and these slots, which [`Mapped::slots`] gave, are not published.
     #[inline]
-    pub unsafe fn write(&mut self, words: [u64; 8]) {
+    unsafe fn write(&mut self, words: [u64; 8]) {
         if self.is_empty() {
             return;
         }
-        // SAFETY: before `end`, in the mapping's array, and nobody else's (the contract).
+        // SAFETY: before `end`, in the mapping's array, which is there, and nobody else's (the contract). Not atomic, for that.
         unsafe { self.at.write(words) };
         self.at = self.at.wrapping_add(1);
     }
@@ -521,6 +500,8 @@ impl KernelMem for Mapped {
 }
 
 impl UserMem for Mapped {
+    type Slots = Slots;
+
     #[inline]
     fn load_kernel(&self, word: KernelWord) -> u32 {
         let order = match word {
@@ -539,16 +520,18 @@ impl UserMem for Mapped {
         self.user_word(word).store(value, order);
     }
 
-    #[inline]
-    fn write_sqe(&self, index: u32, words: [u64; 8]) {
-        // SAFETY: inside the array, as `slot` says. Not atomic: the slot is this half's alone (contract of `new`).
-        unsafe { self.slot(index, 0).cast().write(words) };
+    fn slots(&self, tail: u32, room: u32) -> Slots {
+        let straight = self.sq_mask.wrapping_sub(tail & self.sq_mask).wrapping_add(1);
+        let most = if self.sqe_bytes == UNIT { straight } else { 1 };
+        let at: *mut [u64; 8] = self.slot(tail, 0).as_ptr().cast();
+        Slots { at, end: at.wrapping_add(room.min(most) as usize) }
     }
 
     #[inline]
     fn write_sqe_tail(&self, index: u32, words: [u64; 8]) {
         if self.sqe_bytes > UNIT {
-            // SAFETY: as above; an entry has two units here.
+            // SAFETY: inside the array, as `slot` says: an entry has two units here. Not atomic: the slot is this half's alone (contract
+            // of `new`).
             unsafe { self.slot(index, 1).cast().write(words) };
         }
     }

@@ -128,14 +128,34 @@ impl CqePlace for &mut [u64; 4] {
     }
 }
 
+/// Slots of the submission queue in a row that are the user half's to write, in order.
+pub trait SqeSlots {
+    /// How many are left.
+    fn left(&self) -> u32;
+    /// Whether none is.
+    fn is_empty(&self) -> bool {
+        self.left() == 0
+    }
+    /// Writes the first 64 bytes of the next, if there is one.
+    ///
+    /// # Safety
+    ///
+    /// The memory that gave these slots is still there, and they are not published.
+    unsafe fn write(&mut self, words: [u64; 8]);
+}
+
 /// User space's access to a ring.
 pub trait UserMem {
+    /// Slots in a row.
+    type Slots: SqeSlots;
+
     /// Loads a word that the kernel side writes.
     fn load_kernel(&self, word: KernelWord) -> u32;
     /// Stores a word that only this half writes.
     fn store_user(&self, word: UserWord, value: u32);
-    /// Writes the first 64 bytes of the entry at free-running `index`, which is not published: one thread at a time.
-    fn write_sqe(&self, index: u32, words: [u64; 8]);
+    /// The next `room` slots from free-running `tail` on, or fewer: up to where their array ends, and at most one on a ring with 128-byte
+    /// entries.
+    fn slots(&self, tail: u32, room: u32) -> Self::Slots;
     /// Writes the last 64 bytes of a 128-byte entry; does nothing on a ring with 64-byte entries.
     fn write_sqe_tail(&self, index: u32, words: [u64; 8]);
     /// Reads the completion at free-running `index`. The last two words are 0 on a ring with 16-byte completions.

@@ -4,7 +4,7 @@
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use sq_uapi::{CqePlace, KernelMem, KernelWord, Mapped, Parts, SqOffsets, UserMem, UserWord};
+use sq_uapi::{CqePlace, KernelMem, KernelWord, Mapped, Parts, SqOffsets, SqeSlots, UserMem, UserWord};
 
 const WORDS: usize = 512;
 
@@ -50,12 +50,17 @@ fn touched(region: &[AtomicU64]) -> Vec<usize> {
     (0..WORDS).filter(|at| region[*at].load(Relaxed) != 0).map(|at| at * 8).collect()
 }
 
+fn write_sqe(view: &Mapped, index: u32, words: [u64; 8]) {
+    // SAFETY: the memory is there (see `view_of`), and this thread has it to itself.
+    unsafe { view.slots(index, 1).write(words) };
+}
+
 #[test]
 fn idx1_every_index_is_masked() {
     for index in [0, 1, 3, 4, 5, 1000, u32::MAX - 1, u32::MAX, 1 << 31] {
         let memory = Memory::new();
         let view = memory.view();
-        view.write_sqe(index, [u64::MAX; 8]);
+        write_sqe(&view, index, [u64::MAX; 8]);
         view.write_sqe_tail(index, [u64::MAX; 8]);
         let start = 256 + (index as usize % 4) * 128;
         assert_eq!(touched(&memory.user), (start..start + 128).step_by(8).collect::<Vec<_>>(), "entry {index}");
@@ -76,7 +81,7 @@ fn idx1_a_queue_goes_on_when_its_indices_wrap() {
     let view = memory.view();
     for n in 0..16u32 {
         let index = (u32::MAX - 7).wrapping_add(n);
-        view.write_sqe(index, [u64::from(n); 8]);
+        write_sqe(&view, index, [u64::from(n); 8]);
         view.store_user(UserWord::SqTail, index.wrapping_add(1));
         assert_eq!(view.load_user(UserWord::SqTail).wrapping_sub(index), 1);
         assert_eq!(view.sqe_run(index, 1).collect::<Vec<_>>(), [[u64::from(n); 8]]);
@@ -97,7 +102,7 @@ fn a_run_ends_where_its_array_does(wide: bool, index: u32, most: u32) {
     let memory = Memory::new();
     let view = memory.view_of(wide);
     for slot in 0..4u32 {
-        view.write_sqe(slot, [slot.into(); 8]);
+        write_sqe(&view, slot, [slot.into(); 8]);
     }
     let straight = 4 - index % 4;
     let expected: Vec<u64> = (index % 4..4).take(most.min(straight) as usize).map(u64::from).collect();
@@ -134,6 +139,28 @@ fn pairs_end_with_the_shorter(memory: &Memory, view: &Mapped, index: u32, most: 
     expected.sort_unstable();
     let touched: Vec<usize> = touched(&memory.kernel).into_iter().filter(|at| at % 16 == 0).collect();
     assert_eq!(touched, expected, "{most} pairs from {index}");
+}
+
+/// Slots in a row too; and on a ring with 128-byte entries there is one.
+#[test]
+fn idx1_slots_end_where_their_array_does() {
+    for wide in [false, true] {
+        for (tail, room) in [(0, 4), (0, 9), (1, 2), (3, 4), (u32::MAX, 4), (u32::MAX - 2, u32::MAX), (2, 0)] {
+            let memory = Memory::new();
+            let view = memory.view_of(wide);
+            let mut slots = view.slots(tail, room);
+            let most = if wide { 1 } else { 4 - tail % 4 };
+            assert_eq!(slots.left(), room.min(most), "{room} slots from {tail}");
+            for _ in 0..6 {
+                // SAFETY: as in `write_sqe`. Those beyond the last lead nowhere.
+                unsafe { slots.write([1; 8]) };
+            }
+            assert!(slots.is_empty());
+            let start = 256 + (tail as usize % 4) * if wide { 128 } else { 64 };
+            let end = start + room.min(most) as usize * 64;
+            assert_eq!(touched(&memory.user), (start..end).step_by(8).collect::<Vec<_>>(), "{room} slots from {tail}");
+        }
+    }
 }
 
 /// That the kernel side has no way to load its own words back, nor to keep a reference to an entry (SNAP-2), is the compiler's to

@@ -4,7 +4,7 @@
 use core::fmt;
 
 use sq_uapi::consts::sq_state;
-use sq_uapi::{Fence, KernelWord, UserMem, UserWord};
+use sq_uapi::{Fence, KernelWord, SqeSlots, UserMem, UserWord};
 
 /// The submission queue is full. Nothing was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,36 +20,33 @@ impl std::error::Error for Full {}
 
 /// Writes entries and publishes them. There is one for a ring.
 #[derive(Debug)]
-pub struct Producer {
+pub struct Producer<M: UserMem> {
+    mem: M,
     entries: u32,
-    /// Entries written, free-running. `sq_tail` is stored from it and never loaded (IDX-2).
-    tail: u32,
-    /// What has been published of it.
+    /// Slots that can be written with no more ado.
+    slots: M::Slots,
+    /// The index behind the last of them, free-running. `sq_tail` is stored from it and never loaded (IDX-2).
+    end: u32,
+    /// What has been published.
     published: u32,
-    /// As of the last look at `sq_head`, an entry can be pushed with no more ado until `tail` is here. On a ring of 128-byte entries
-    /// never.
-    limit: u32,
-    wide: bool,
 }
 
-impl Producer {
-    /// The producer of a ring of `entries` entries that nobody has used yet; `wide` says that they have 128 bytes.
+impl<M: UserMem> Producer<M> {
+    /// The producer of a ring of `entries` entries that nobody has used yet.
     #[must_use]
-    pub const fn new(entries: u32, wide: bool) -> Self {
-        Self { entries, tail: 0, published: 0, limit: 0, wide }
+    pub fn new(mem: M, entries: u32) -> Self {
+        Self { slots: mem.slots(0, 0), mem, entries, end: 0, published: 0 }
+    }
+
+    /// Where the next entry goes.
+    #[inline]
+    fn tail(&self) -> u32 {
+        self.end.wrapping_sub(self.slots.left())
     }
 
     /// Entries that can be written before the queue is full, as of now.
-    pub fn room<M: UserMem>(&mut self, mem: &M) -> u32 {
-        let limit = mem.load_kernel(KernelWord::SqHead).wrapping_add(self.entries);
-        self.limit = if self.wide { self.tail } else { limit };
-        limit.wrapping_sub(self.tail)
-    }
-
-    /// Entries written but not published.
-    #[must_use]
-    pub const fn pending(&self) -> u32 {
-        self.tail.wrapping_sub(self.published)
+    pub fn room(&self) -> u32 {
+        self.mem.load_kernel(KernelWord::SqHead).wrapping_add(self.entries).wrapping_sub(self.tail())
     }
 
     /// Writes an entry.
@@ -58,25 +55,12 @@ impl Producer {
     ///
     /// [`Full`] if the kernel side has not consumed enough.
     #[inline]
-    pub fn push<M: UserMem>(&mut self, mem: &M, words: [u64; 8]) -> Result<(), Full> {
-        if self.tail == self.limit {
-            self.prepare(mem)?;
+    pub fn push(&mut self, words: [u64; 8]) -> Result<(), Full> {
+        if self.slots.is_empty() {
+            self.find_slots()?;
         }
-        mem.write_sqe(self.tail, words);
-        self.tail = self.tail.wrapping_add(1);
-        Ok(())
-    }
-
-    #[inline(never)]
-    fn prepare<M: UserMem>(&mut self, mem: &M) -> Result<(), Full> {
-        if self.room(mem) == 0 {
-            return Err(Full);
-        }
-        if self.wide {
-            // The rest of the slot may hold an old entry's.
-            mem.write_sqe_tail(self.tail, [0; 8]);
-            self.limit = self.tail.wrapping_add(1);
-        }
+        // SAFETY: `mem` gave them and is here, and what is published ends before them.
+        unsafe { self.slots.write(words) };
         Ok(())
     }
 
@@ -85,32 +69,36 @@ impl Producer {
     /// # Errors
     ///
     /// [`Full`] if the kernel side has not consumed enough.
-    pub fn push_wide<M: UserMem>(&mut self, mem: &M, words: [u64; 8], rest: [u64; 8]) -> Result<(), Full> {
-        self.prepare(mem)?;
-        mem.write_sqe(self.tail, words);
-        mem.write_sqe_tail(self.tail, rest);
-        self.tail = self.tail.wrapping_add(1);
+    pub fn push_wide(&mut self, words: [u64; 8], rest: [u64; 8]) -> Result<(), Full> {
+        if self.slots.is_empty() {
+            self.find_slots()?;
+        }
+        self.mem.write_sqe_tail(self.tail(), rest);
+        self.push(words)
+    }
+
+    /// Finds slots to write, where none is at hand.
+    #[inline(never)]
+    fn find_slots(&mut self) -> Result<(), Full> {
+        let room = self.room();
+        if room == 0 {
+            return Err(Full);
+        }
+        // On a ring of 128-byte entries there is one slot in a row, and the rest of it may hold an old entry's.
+        self.mem.write_sqe_tail(self.end, [0; 8]);
+        self.slots = self.mem.slots(self.end, room);
+        self.end = self.end.wrapping_add(self.slots.left());
         Ok(())
-    }
-
-    /// Says how far entries have been written by somebody who wrote them into their slots, for which there was room.
-    #[inline]
-    pub(crate) fn wrote_to(&mut self, tail: u32) {
-        self.tail = tail;
-    }
-
-    /// Where the next entry goes.
-    pub(crate) const fn tail(&self) -> u32 {
-        self.tail
     }
 
     /// Publishes what was written, once for the batch (IDX-4). Returns how many entries that were.
     #[inline]
-    pub fn publish<M: UserMem>(&mut self, mem: &M) -> u32 {
-        let fresh = self.pending();
+    pub fn publish(&mut self) -> u32 {
+        let tail = self.tail();
+        let fresh = tail.wrapping_sub(self.published);
         if fresh > 0 {
-            mem.store_user(UserWord::SqTail, self.tail);
-            self.published = self.tail;
+            self.mem.store_user(UserWord::SqTail, tail);
+            self.published = tail;
         }
         fresh
     }
@@ -118,9 +106,9 @@ impl Producer {
     /// Whether the doorbell has to be rung for what was published (BELL-1). Only for rings that a worker or a polling thread
     /// drains; a ring drained by its caller is always rung.
     #[inline]
-    pub fn needs_doorbell<M: UserMem>(&self, mem: &M) -> bool {
+    pub fn needs_doorbell(&self) -> bool {
         // Either this sees NEED_WAKEUP, or the drain owner, after its own fence, sees the tail.
-        mem.user_fence(Fence::BellUser);
-        mem.load_kernel(KernelWord::SqState) & sq_state::NEED_WAKEUP != 0
+        self.mem.user_fence(Fence::BellUser);
+        self.mem.load_kernel(KernelWord::SqState) & sq_state::NEED_WAKEUP != 0
     }
 }

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use sq_uapi::{CqePlace, Fence, KernelMem, KernelWord, UserMem, UserWord};
 
 use super::interleave::{Why, is_locked, point};
+use super::slots::{Slots, WriteSqe};
 
 /// A load that is about to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,6 +227,14 @@ impl CqePlace for Place<'_> {
     }
 }
 
+impl WriteSqe for HostileMem {
+    fn write_sqe(&self, index: u32, words: [u64; 8]) {
+        let mut s = self.state();
+        let slot = (index & (len(&s.user.sqes) - 1)) as usize;
+        s.user.sqes[slot][..8].copy_from_slice(&words);
+    }
+}
+
 impl KernelMem for HostileMem {
     type Place<'a> = Place<'a>;
 
@@ -300,6 +309,8 @@ impl KernelMem for HostileMem {
 }
 
 impl UserMem for HostileMem {
+    type Slots = Slots<Self>;
+
     fn load_kernel(&self, word: KernelWord) -> u32 {
         let s = self.state();
         match word {
@@ -319,10 +330,8 @@ impl UserMem for HostileMem {
         }
     }
 
-    fn write_sqe(&self, index: u32, words: [u64; 8]) {
-        let mut s = self.state();
-        let slot = (index & (len(&s.user.sqes) - 1)) as usize;
-        s.user.sqes[slot][..8].copy_from_slice(&words);
+    fn slots(&self, tail: u32, room: u32) -> Slots<Self> {
+        Slots::new(self.clone(), self.entries() as usize, tail, room)
     }
 
     fn write_sqe_tail(&self, index: u32, words: [u64; 8]) {

@@ -13,6 +13,8 @@ use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU32, Ordering, fence};
 use sq_uapi::{CqePlace, Fence, KernelMem, KernelWord, UserMem, UserWord};
 
+use super::slots::{Slots, WriteSqe};
+
 /// What is made weaker in a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weaken {
@@ -148,6 +150,13 @@ impl CqePlace for Place<'_> {
     }
 }
 
+impl WriteSqe for LoomMem {
+    fn write_sqe(&self, index: u32, words: [u64; 8]) {
+        // SAFETY: as in `Place`.
+        self.sqe(index).with_mut(|place| unsafe { *place = words });
+    }
+}
+
 impl KernelMem for LoomMem {
     type Place<'a> = Place<'a>;
 
@@ -188,6 +197,8 @@ impl KernelMem for LoomMem {
 }
 
 impl UserMem for LoomMem {
+    type Slots = Slots<Self>;
+
     fn load_kernel(&self, word: KernelWord) -> u32 {
         let strong = match word {
             KernelWord::SqHead | KernelWord::CqTail | KernelWord::Broken => Ordering::Acquire,
@@ -204,9 +215,8 @@ impl UserMem for LoomMem {
         self.user_word(word).store(value, self.order(Weaken::UserStore(word), strong));
     }
 
-    fn write_sqe(&self, index: u32, words: [u64; 8]) {
-        // SAFETY: as in `Place`.
-        self.sqe(index).with_mut(|place| unsafe { *place = words });
+    fn slots(&self, tail: u32, room: u32) -> Slots<Self> {
+        Slots::new(self.clone(), self.0.sqes.len(), tail, room)
     }
 
     fn write_sqe_tail(&self, _: u32, _: [u64; 8]) {}

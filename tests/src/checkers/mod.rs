@@ -36,6 +36,7 @@ mod pairing;
 pub mod probe;
 #[cfg(not(loom))]
 pub mod program;
+pub mod slots;
 #[cfg(not(loom))]
 pub mod vulnerable;
 #[cfg(not(loom))]

@@ -89,7 +89,7 @@ struct World {
     /// What the worker and the clock have, also when the file is closed.
     background: RefCell<Option<RingRef<HostileHost>>>,
     mem: HostileMem,
-    producer: RefCell<Producer>,
+    producer: RefCell<Producer<HostileMem>>,
     consumer: RefCell<Consumer>,
     serial: Cell<u64>,
     judge: RefCell<Judge>,
@@ -198,8 +198,8 @@ impl World {
             sq_entries: geometry.sq_entries,
             background: RefCell::new(Some(ring.clone())),
             ring: RefCell::new(Some(ring)),
+            producer: RefCell::new(Producer::new(mem.clone(), geometry.sq_entries)),
             mem,
-            producer: RefCell::new(Producer::new(geometry.sq_entries, geometry.sqe128)),
             consumer: RefCell::new(Consumer::new()),
             serial: Cell::new(1),
             judge: RefCell::new(Judge::new(shape.probe, bytes > 0, shape.wide_cqe())),
@@ -254,7 +254,7 @@ impl World {
     }
 
     fn publish(&self) {
-        self.producer.borrow_mut().publish(&self.mem);
+        self.producer.borrow_mut().publish();
     }
 
     fn lawless(&self) {
@@ -377,7 +377,7 @@ impl World {
             Step::Push { entry, times } => {
                 for _ in 0..=times % 16 {
                     self.serial.set(self.serial.get() + 1);
-                    let _ = self.producer.borrow_mut().push(&self.mem, entry.words(self.serial.get(), self.probe));
+                    let _ = self.producer.borrow_mut().push(entry.words(self.serial.get(), self.probe));
                 }
             }
             Step::Publish => self.publish(),

@@ -122,10 +122,10 @@ impl Home for Library {
 
 /// A ring over a checker's memory and surroundings: one thread, and time passes when all sleep. `M` and the driver may have bugs
 /// planted in them.
-pub(crate) struct Checked<M: KernelMem + Send + Sync + 'static> {
+pub(crate) struct Checked<M: KernelMem + UserMem + Send + Sync + 'static> {
     ring: RingRef<HostileHost<M>>,
     mem: M,
-    producer: Producer,
+    producer: Producer<M>,
     consumer: Consumer,
 }
 
@@ -143,7 +143,7 @@ impl<M: KernelMem + UserMem + Clone + Send + Sync + 'static> Checked<M> {
         let ring = unsafe { ring_over(geometry, mem.clone(), 0, driver) }.expect("a ring of this shape");
         // The reference is to find what sleeps, not the surroundings.
         ring.host().lawless.store(true, SeqCst);
-        Self { ring, mem, producer: Producer::new(shape.sq_entries, false), consumer: Consumer::new() }
+        Self { ring, producer: Producer::new(mem.clone(), shape.sq_entries), mem, consumer: Consumer::new() }
     }
 
     /// No waiter is ever woken.
@@ -163,11 +163,11 @@ impl<M: KernelMem + UserMem + Clone + Send + Sync + 'static> Home for Checked<M>
     fn submit(&mut self, batches: &[Vec<Sqe>]) -> Result<Vec<bool>, Errno> {
         let mut done = Vec::new();
         for batch in batches {
-            let room = self.producer.room(&self.mem) as usize >= batch.len();
+            let room = self.producer.room() as usize >= batch.len();
             done.push(room);
             if room {
-                batch.iter().for_each(|sqe| self.producer.push(&self.mem, sqe.to_words()).expect("room"));
-                self.producer.publish(&self.mem);
+                batch.iter().for_each(|sqe| self.producer.push(sqe.to_words()).expect("room"));
+                self.producer.publish();
                 match self.ring.doorbell() {
                     Ok(_) | Err(Errno::EBUSY) => {}
                     Err(errno) => return Err(errno),

@@ -72,6 +72,8 @@ impl KernelMem for Twice {
 }
 
 impl UserMem for Twice {
+    type Slots = <HostileMem as UserMem>::Slots;
+
     fn load_kernel(&self, word: KernelWord) -> u32 {
         self.mem.load_kernel(word)
     }
@@ -80,8 +82,8 @@ impl UserMem for Twice {
         self.mem.store_user(word, value);
     }
 
-    fn write_sqe(&self, index: u32, words: [u64; 8]) {
-        self.mem.write_sqe(index, words);
+    fn slots(&self, tail: u32, room: u32) -> Self::Slots {
+        self.mem.slots(tail, room)
     }
 
     fn write_sqe_tail(&self, index: u32, words: [u64; 8]) {
