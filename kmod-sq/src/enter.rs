@@ -224,7 +224,8 @@ impl<H: Host> Ring<H> {
             if unreaped >= goal {
                 return Ok(Some(Ok(())));
             }
-            if cq.is_blocked() {
+            // With nothing to reap, requests in flight have all the slots, and one of them ends by itself (CQ-4): that is waited for.
+            if cq.is_blocked() && unreaped > 0 {
                 return Ok(Some(Err(Errno::EBUSY)));
             }
             if cq.stall == Stall::Process {

@@ -68,7 +68,7 @@ pub use host::{Abilities, Event, Host, HostFile, Lock, Notify, Waited};
 pub use look::Look;
 pub use poll::{Polled, Poller};
 pub use query::query;
-pub use ring::{Mode, Ring, RingRef};
+pub use ring::{Mode, Ready, Ring, RingRef};
 #[cfg(loom)]
 pub use sync::model;
 

@@ -54,6 +54,17 @@ pub(crate) fn count(counter: &AtomicU64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
 }
 
+/// What `poll` tells of a ring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ready {
+    /// Completions are there to reap, or NEED_ENTER is set: `EPOLLIN`.
+    pub readable: bool,
+    /// An index left its window: `EPOLLERR`.
+    pub broken: bool,
+    /// It was quiesced and nothing is in flight: no completion comes after those that are there. `EPOLLHUP`.
+    pub over: bool,
+}
+
 /// The kernel side of one ring.
 ///
 /// It is shared: ENTER, completions, cancels and the worker come from any thread. Three parts have an owner each: the
@@ -264,20 +275,26 @@ impl<H: Host> Ring<H> {
         }
     }
 
-    /// Whether completions are there to reap, or NEED_ENTER is set, and from now on every batch wakes pollers. For `poll`, after it has put its caller
-    /// where [`Host::notify`] finds it.
-    pub fn poll(&self) -> bool {
-        let ready = self.cq.with(|cq| {
+    /// What there is to tell, and from now on every batch wakes pollers. For `poll`, after it has put its caller where
+    /// [`Host::notify`] finds it.
+    pub fn poll(&self) -> Ready {
+        // As QUIESCE waits for it: an owner that is here looks again, and tells when it has gone.
+        let shut = self.stopped() & stop::QUIESCED != 0;
+        let quiet = shut && self.drain_is_free();
+        let looked = self.cq.with(|cq| {
             cq.wake_pollers(&self.mem, &self.posted);
-            Ok(cq.look(&self.mem, &self.posted)? > 0 || cq.stall == Stall::Process)
-        });
-        match ready {
-            Ok(ready) => ready,
-            Err(out) => {
-                self.break_ring(out);
-                true
+            if shut {
+                cq.wake_when_idle(&self.mem, &self.posted);
             }
-        }
+            let unreaped = cq.look(&self.mem, &self.posted)?;
+            let over = quiet && self.posted.inflight() == 0;
+            Ok(Ready { readable: unreaped > 0 || (cq.stall == Stall::Process && !shut), over, broken: false })
+        });
+        let ready = looked.unwrap_or_else(|out| {
+            self.break_ring(out);
+            Ready::default()
+        });
+        Ready { broken: self.is_broken(), ..ready }
     }
 
     /// The counters.

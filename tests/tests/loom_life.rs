@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
+use kmod_sq::Host;
 use kmod_sq::model::Site;
 use liburing_shm::ring::{Consumer, Producer};
 use loom::sync::atomic::Ordering::Relaxed;
@@ -61,6 +62,33 @@ fn quiesce_against_worker(weaken: Weaken) {
     worker.join().unwrap();
     assert_eq!(ring.stats().inflight, 0, "LIFE-1");
     assert!(ring.balanced(), "CQ-5");
+}
+
+/// A ring is shut while a drain of it begins, runs or ends, and its request completes without a completion. Who sleeps as poll(2) does is
+/// told of the end, and nothing comes after it.
+fn poller_of_the_end(weaken: Weaken) {
+    let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags: 0 };
+    let driver = Arc::new(Holder::default());
+    let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
+    let submitter = thread::spawn({
+        let (ring, mem) = (ring.clone(), mem.clone());
+        move || {
+            let mut producer = Producer::new(mem, 1);
+            producer.push(nop(1, sqe_flags::ASYNC | sqe_flags::CQE_SKIP_SUCCESS)).unwrap();
+            producer.publish();
+            // ESHUTDOWN: too late.
+            let _ = ring.doorbell();
+            if let Some(request) = driver.take() {
+                request.complete(Ok(0));
+            }
+        }
+    });
+    ring.shut();
+    ring.host().wait(None, &mut || ring.poll().over);
+    let (inflight, ready) = (ring.stats().inflight, Consumer::new().ready(&mem));
+    assert_eq!(inflight, 0, "LIFE-1: EPOLLHUP says that nothing is in flight");
+    submitter.join().unwrap();
+    assert_eq!((ring.stats().inflight, Consumer::new().ready(&mem)), (0, ready), "LIFE-1: nor comes afterwards");
 }
 
 /// A request is completed by one thread while QUIESCE cancels it and waits for it.
@@ -173,6 +201,11 @@ fn life_1_quiesce_against_drain() {
 }
 
 #[test]
+fn life_1_poller_of_the_end() {
+    explore(poller_of_the_end, PREEMPTIONS);
+}
+
+#[test]
 fn life_1_quiesce_against_worker() {
     explore(quiesce_against_worker, PREEMPTIONS);
 }
@@ -220,6 +253,7 @@ fn matrix_of_weakenings() {
     matrix(&[
         "life_1_quiesce_against_drain",
         "life_1_quiesce_against_worker",
+        "life_1_poller_of_the_end",
         "life_1_quiesce_against_completion",
         "life_2_close_against_completion",
         "life_2_two_holders",

@@ -177,6 +177,61 @@ fn blocked_waiter(flags: u32, weaken: Weaken) {
     driver.take().unwrap().complete(Ok(0));
 }
 
+/// Requests hold every slot and will end, and an entry waits for one: waiters have nothing to reap, and wait for the requests, however many
+/// they are for (WAIT-1). Who is told that the ring is blocked has something to reap.
+fn held_slots(goals: [u32; 2], flags: u32, weaken: Weaken) {
+    let [_, slots] = goals;
+    let shape = Shape { sq_entries: 1, cq_entries: slots, max_inflight: slots, flags };
+    let driver = Arc::new(Holder::default());
+    let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
+    let mut producer = Producer::new(mem.clone(), 1);
+    let mut entries = vec![nop(1, sqe_flags::ASYNC); slots as usize];
+    entries.push(nop(2, 0));
+    for entry in entries {
+        submit(&ring, &mut producer, &[entry]);
+        LoomHost::run_late_worker(&ring);
+    }
+    let worker = spawn_worker(&ring);
+    let waiter = |goal| {
+        let (ring, mem) = (ring.clone(), mem.clone());
+        move || match Errno::from_res(wait_for(&ring, goal, 0)) {
+            Ok(_) => assert!(Consumer::new().ready(&mem) >= goal, "WAIT-1: what was waited for is there"),
+            Err(errno) => {
+                assert_eq!(errno, Errno::EBUSY);
+                assert!(Consumer::new().ready(&mem) > 0, "WAIT-1: there is something to reap");
+            }
+        }
+    };
+    let completer = thread::spawn(move || {
+        for _ in 0..slots {
+            driver.take().unwrap().complete(Ok(0));
+        }
+    });
+    let [first, second] = goals;
+    if first > 0 {
+        let other = thread::spawn(waiter(first));
+        waiter(second)();
+        other.join().unwrap();
+    } else {
+        waiter(second)();
+    }
+    completer.join().unwrap();
+    ring.host().end_worker();
+    worker.join().unwrap();
+}
+
+fn caller_held_slots(weaken: Weaken) {
+    held_slots([0, 1], 0, weaken);
+}
+
+fn worker_held_slots(weaken: Weaken) {
+    held_slots([0, 1], setup_flags::WORKER, weaken);
+}
+
+fn held_slots_two_goals(weaken: Weaken) {
+    held_slots([1, 2], 0, weaken);
+}
+
 fn caller_blocked(weaken: Weaken) {
     blocked_waiter(0, weaken);
 }
@@ -266,6 +321,17 @@ fn wait_1_blocked_waiter() {
 }
 
 #[test]
+fn wait_1_held_slots() {
+    explore(caller_held_slots, Some(2));
+    explore(worker_held_slots, Some(2));
+}
+
+#[test]
+fn wait_1_held_slots_two_goals() {
+    explore(held_slots_two_goals, Some(1));
+}
+
+#[test]
 fn wait_1_broken_waiter() {
     explore(broken_waiter, PREEMPTIONS);
 }
@@ -281,6 +347,8 @@ fn matrix_of_weakenings() {
         "wait_1_idle_waiter",
         "wait_1_idle_waiter_deferred",
         "wait_1_blocked_waiter",
+        "wait_1_held_slots",
+        "wait_1_held_slots_two_goals",
         "wait_1_broken_waiter",
     ]);
 }

@@ -54,7 +54,7 @@ impl<'a> User<'a> {
 
     /// Sleeps as poll(2) does: it does not drain, so that nothing makes up for a lost wake-up.
     fn sleep_until_ready(&self) {
-        self.ring.host().wait(None, &mut || self.ring.poll());
+        self.ring.host().wait(None, &mut || self.ring.poll().readable);
     }
 
     fn reap_one(&mut self) -> u64 {

@@ -249,7 +249,7 @@ void sq_notify(struct sq_home *home, bool waiters, bool eventfd)
 	unsigned long flags;
 
 	if (waiters)
-		wake_up_poll(&home->wait, EPOLLIN | EPOLLRDNORM | EPOLLERR);
+		wake_up_poll(&home->wait, EPOLLIN | EPOLLRDNORM | EPOLLERR | EPOLLHUP);
 	if (!eventfd)
 		return;
 	spin_lock_irqsave(&home->eventfd_lock, flags);

@@ -13,9 +13,10 @@ use sq_uapi::{Errno, Mapped, Parts, SqRegion, SqSetup, SqStats};
 use crate::host::{KernelHost, KernelRing, Turn};
 use crate::{array, ffi};
 
-/// `EPOLLIN | EPOLLRDNORM`, and `EPOLLERR`.
+/// `EPOLLIN | EPOLLRDNORM`, `EPOLLERR`, `EPOLLHUP`.
 const READABLE: u32 = 0x41;
 const ERROR: u32 = 0x8;
+const HANGUP: u32 = 0x10;
 
 /// QUERY.
 ///
@@ -90,9 +91,9 @@ unsafe extern "C" fn sq_ring_doorbell(ring: &KernelRing) -> i64 {
 /// **reference**.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sq_ring_poll(ring: &KernelRing) -> u32 {
-    let readable = if ring.poll() { READABLE } else { 0 };
-    let error = if ring.is_broken() { ERROR } else { 0 };
-    readable | error
+    let ready = ring.poll();
+    let events = [(ready.readable, READABLE), (ready.broken, ERROR), (ready.over, HANGUP)];
+    events.iter().filter(|(is, _)| *is).fold(0, |mask, (_, event)| mask | event)
 }
 
 /// What fdinfo shows. Waits for nobody.

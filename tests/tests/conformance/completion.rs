@@ -55,8 +55,11 @@ fn slots_held_by_slow_requests_are_got_back_by_cancel() {
     ring.submission().push(echo(1).user_data(1)).unwrap();
     ring.submit().unwrap();
     assert_eq!(ring.submission().room(), 3, "it waits for a slot");
-    let stuck = ring.submitter().wait(&Wait::new(1).timeout(SOON));
-    assert_eq!(errno(stuck), Errno::EBUSY, "no slot, and nothing to reap");
+    // SAFETY: the bare doorbell has no argument.
+    let stuck = unsafe { ring.submitter().raw_call(sq_uapi::ioctl::ENTER, &mut []) };
+    assert_eq!(stuck, Err(Errno::EBUSY), "no slot, and nothing to reap");
+    let waits = ring.submitter().wait(&Wait::new(1).timeout(Duration::from_millis(20)));
+    assert_eq!(errno(waits), Errno::ETIME, "WAIT-1: a wait goes on, since one of the four will end");
     assert_eq!(ring.submitter().cancel(liburing_shm::CancelFlags::ANY, 0, 0).unwrap(), 4);
     ring.submitter().wait(&Wait::new(4).timeout(SOON)).unwrap();
     let done = reap(&mut ring);

@@ -10,7 +10,7 @@ use kmod_sq::{Geometry, RingRef};
 use liburing_shm::ring::{Consumer, Producer};
 use liburing_shm::{Backend, CancelFlags, CompletionQueue, Error, RawEntry, Ring, SubmissionQueue, Submitter, Wait};
 use sq_conformance::checkers::hostile_host::{HostileHost, ring_over};
-use sq_conformance::checkers::interleave::{Why, with_others};
+use sq_conformance::checkers::interleave::with_others;
 use sq_driver::Driver;
 use sq_uapi::consts::{enter_flags, setup_flags};
 use sq_uapi::{Cqe, Errno, KernelMem, SqCancel, SqEnter, SqQuiesce, SqSetup, SqStats, Sqe, UserMem};
@@ -29,8 +29,6 @@ pub(crate) trait Home {
     fn reap(&mut self, most: usize) -> Vec<Cqe>;
     fn cancel(&mut self, flags: u32, user_data: u64, opcode: u8) -> Result<u32, Errno>;
     fn quiesce(&mut self) -> Result<(), Errno>;
-    /// A moment passes.
-    fn rest(&mut self);
     fn stats(&mut self) -> SqStats;
 }
 
@@ -105,10 +103,6 @@ impl Home for Library {
     fn cancel(&mut self, flags: u32, user_data: u64, opcode: u8) -> Result<u32, Errno> {
         let flags = CancelFlags::from_bits(flags).expect("known flags");
         self.submitter.cancel(flags, user_data, opcode).map_err(|error| errno(&error))
-    }
-
-    fn rest(&mut self) {
-        std::thread::sleep(Duration::from_micros(50));
     }
 
     fn quiesce(&mut self) -> Result<(), Errno> {
@@ -203,10 +197,6 @@ impl<M: KernelMem + UserMem + Clone + Send + Sync + 'static> Home for Checked<M>
 
     fn cancel(&mut self, flags: u32, user_data: u64, opcode: u8) -> Result<u32, Errno> {
         self.ring.cancel(&SqCancel { flags, user_data, opcode: opcode.into(), ..SqCancel::default() })
-    }
-
-    fn rest(&mut self) {
-        HostileHost::time_passes(&self.ring, Why::Asleep);
     }
 
     fn quiesce(&mut self) -> Result<(), Errno> {

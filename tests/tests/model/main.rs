@@ -67,18 +67,12 @@ fn step(act: &Act, home: &mut dyn Home, model: &mut Reference) -> Result<(), Str
 
 /// CQ-2, BELL-4, WAIT-1: whatever is due comes, if it is only waited for and reaped.
 fn settle(home: &mut dyn Home, model: &mut Reference) -> Result<(), String> {
-    let mut patience = PATIENCE;
     while model.due() > 0 {
         let due = model.due();
         let waited = home.wait(1);
         let heard = hear(home, model, usize::MAX)?;
         match waited {
-            _ if heard > 0 => patience = PATIENCE,
-            // The slots are held by requests: nothing is there to reap until one of them ends.
-            Err(Errno::EBUSY) if patience > 0 => {
-                patience -= 1;
-                home.rest();
-            }
+            _ if heard > 0 => {}
             Err(errno) => return Err(format!("BELL-4: {due} completions are due, and {errno} came")),
             Ok(()) => {
                 return Err(format!("WAIT-1: {due} completions are due, a wait for 1 is over, and there is none"));
@@ -87,9 +81,6 @@ fn settle(home: &mut dyn Home, model: &mut Reference) -> Result<(), String> {
     }
     Ok(())
 }
-
-/// How often a ring may say that it is blocked, and nothing comes.
-const PATIENCE: u32 = 100_000;
 
 /// A batch for which there is no room is left out.
 fn submit(batches: &[&Vec<Op>], home: &mut dyn Home, model: &mut Reference) -> Result<(), String> {
