@@ -110,7 +110,7 @@ byte silent;			/* successes that nobody wanted to hear of */
 /* Nothing that is published will lead to one more completion by itself. */
 #define OVER (consumed == TOTAL && later == 0 && quiet == 0 && canceled == 0 && cq_tail == tail && !(CANCELS && endless > 0))
 
-#if defined(HOSTILE) || defined(QUIESCE)
+#if defined(HOSTILE) || defined(HOSTILE_TAIL) || defined(QUIESCE)
 #define IS_STOPPED (stop != 0)
 #else
 #define IS_STOPPED false
@@ -154,7 +154,9 @@ inline break_ring() {
 	atomic { ok = (stop & BROKEN) == 0; stop = stop | BROKEN };
 	if
 	:: ok ->
+#ifndef NO_BREAK_NOTIFY
 		notify();
+#endif
 #ifndef NO_BREAK_WORK
 		work()
 #else
@@ -279,8 +281,10 @@ inline stock() {
 			assert(CQ_5);
 			if
 			:: n == NOTHING -> set_state(AWAKE)
+#ifndef NO_STALL_NOTIFY
 			/* WAIT-1: that the ring is blocked ends a wait. */
 			:: n == SLOT -> notify()
+#endif
 			:: else
 			fi
 		};
@@ -347,12 +351,15 @@ inline pass() {
 		:: IS_STOPPED -> why = STOPPED; most = 0
 		:: else ->
 			span = sq_tail - head;
+			out = (span > SQ);
+			if :: out -> span = 0 :: else fi;
 			most = (span < bound -> span : bound);
 			why = (most == span -> EMPTY : BOUND)
 		fi
 	};
 	if
-	:: most > 0 ->
+	:: out -> out = 0; why = STOPPED; break_ring()
+	:: !out && most > 0 ->
 		do
 		:: 	if
 			:: stash == 0 || !spare ->
@@ -546,6 +553,9 @@ proctype producer(byte wants) {
 		atomic {
 			user_lock == 0 && (sq_tail_b - sq_head < SQ || stop != 0) -> user_lock = 1;
 			if :: stop != 0 -> user_lock = 0; break :: else fi;
+#ifdef HOSTILE_TAIL
+			if :: sq_tail_b = sq_head + SQ + 1; sq_tail = sq_tail_b; pushed = wants; ring = 1; user_lock = 0; goto rings :: skip fi;
+#endif
 			/* @ producer.rs publish: IDX-4, one entry or all there is room for */
 			if
 			:: sq_tail_b++; pushed++
@@ -566,7 +576,7 @@ proctype producer(byte wants) {
 #endif
 		atomic { sq_tail = sq_tail_b; user_lock = 0 };
 #endif
-		if :: ring -> ring = 0; doorbell() :: else fi
+rings:		if :: ring -> ring = 0; doorbell() :: else fi
 	od
 }
 
@@ -583,13 +593,21 @@ inline publish_reaped() {
 #endif
 }
 
+/* BLOCKED ends a wait if there is something to reap: else a request has each slot, and one of them ends by itself. */
+#ifdef NO_WAIT_FOR_HELD
+#define TO_REAP true
+#else
+#define TO_REAP (cq_tail != seen)
+#endif
 inline over() {
 	atomic {
 		look();
 		ok = out;
 		if
 		:: !out && cq_tail - seen >= goal -> ok = 1
-		:: !out && cq_tail - seen < goal && stall == SLOT && CQ - (tail - seen) - reserved == 0 -> ok = 1; busy = 1
+		:: !out && cq_tail - seen < goal && stall == SLOT && CQ - (tail - seen) - reserved == 0 && TO_REAP ->
+			ok = 1;
+			assert(cq_tail != took /* WAIT-1: who is told to reap has something to reap */)
 		:: else
 		fi
 	}
@@ -597,7 +615,6 @@ inline over() {
 
 /* @ enter.rs awaited: WAIT-1, BELL-4. -> ok: over; out: cq_head is out of its window */
 inline awaited() {
-	busy = 0;
 	if
 	:: stop != 0 -> told = 1; ok = 1
 	:: else ->
@@ -617,7 +634,7 @@ inline awaited() {
 active proctype reaper() {
 	LOCALS;
 	byte took, goal;
-	bit busy, struck;
+	bit struck;
 
 	do
 	:: told -> break
@@ -627,7 +644,6 @@ active proctype reaper() {
 		:: took++
 		:: cq_tail - took == 2 -> took = took + 2
 		fi;
-		busy = 0;
 		publish_reaped()
 #ifdef HOSTILE
 	:: !told && !struck ->
@@ -657,9 +673,8 @@ active proctype reaper() {
 		fi;
 		ok = 0
 #endif
-	:: !told && cq_tail == took && busy && stop != 0 -> told = 1
 #ifndef POLL_ONLY
-	:: !told && cq_tail == took && !OVER && !busy ->
+	:: !told && cq_tail == took && !OVER ->
 		/* @ enter.rs enter and sleep */
 		if
 		:: goal = 1
