@@ -45,7 +45,8 @@ pub(crate) fn payload(
     Ok(())
 }
 
-/// Copies a vector in, once, and checks the copy.
+/// Copies a vector in, once, and checks the copy. Apart: its array is no part of everybody's stack.
+#[inline(never)]
 fn vector(
     addr: u64,
     count: u32,

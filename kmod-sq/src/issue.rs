@@ -86,7 +86,7 @@ pub(crate) fn hand_over<H: Host>(ring: &Ring<H>, intake: &mut Intake) {
 }
 
 /// Issues an operation that has bytes or a target, which are found first, and forgotten again afterwards.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn special<H: Host>(ring: &Ring<H>, intake: &mut Intake, parsed: &Parsed) -> i32 {
     // BELL-3: each of these may take long, and there may be thousands. Whoever was killed runs no more of them.
     if let Err(errno) = ring.host.pause() {
@@ -105,8 +105,10 @@ pub(crate) fn special<H: Host>(ring: &Ring<H>, intake: &mut Intake, parsed: &Par
     };
     intake.op.payload.nr = 0;
     intake.op.payload.left = 0;
-    intake.op.target = 0;
-    drop(ring.issuing.file.take());
+    if ring.driver.files() {
+        intake.op.target = 0;
+        drop(ring.issuing.file.take());
+    }
     res
 }
 

@@ -61,6 +61,18 @@ pub(crate) struct Intake {
     cqe32: bool,
 }
 
+impl Intake {
+    /// Makes `op.sqe` what the short way needs.
+    fn restore(&mut self) {
+        let [_, _, _, _, user_data, ..] = self.op.sqe;
+        let (first, _) = self.op.sqe.split_at_mut(8);
+        first.copy_from_slice(&NOP);
+        // Whoever posts the completion reads it there.
+        let [_, _, _, _, kept, ..] = &mut self.op.sqe;
+        *kept = user_data;
+    }
+}
+
 /// How [`consume`] ended.
 #[derive(Clone, Copy)]
 struct Taken {
@@ -285,6 +297,9 @@ fn beside_others<H: Host>(ring: &Ring<H>, sq: &mut Sq, most: u32) -> u32 {
     let head = low(sq.head);
     let places = sq.batch.iter_mut().zip(ring.mem.sqe_run(head, most));
     let taken = consume::<true, H, _>(ring, &mut sq.intake, head, places);
+    if !sq.odd && taken.last != ELSEWHERE {
+        sq.intake.restore();
+    }
     sq.stash = sq.stash.wrapping_sub(taken.posted);
     publish(ring, sq, taken, |sq| post(ring, sq.batch.get(..ix(taken.posted)).unwrap_or_default()))
 }
@@ -329,7 +344,11 @@ fn consume<const ODD: bool, H: Host, P: CqePlace>(
             if ODD && intake.sqe128 {
                 last.copy_from_slice(&ring.mem.copy_sqe_tail(head.wrapping_add(taken(places.len())).wrapping_sub(1)));
             }
-            general(ring, intake)
+            let res = general(ring, intake);
+            if !ODD && res != ELSEWHERE {
+                intake.restore();
+            }
+            res
         };
         if res < LEAST {
             return Taken { posted: taken(places.len()).wrapping_sub(1), last: res };
@@ -411,6 +430,7 @@ fn resume<H: Host>(ring: &Ring<H>, sq: &mut Sq) -> u32 {
         return 0;
     }
     sq.intake.parked = false;
+    sq.intake.restore();
     ring.cq.with(|cq| {
         if cq.stall == Stall::Process {
             cq.stall = Stall::None;
@@ -438,16 +458,6 @@ fn general<H: Host>(ring: &Ring<H>, intake: &mut Intake) -> i32 {
         Ok(parsed) => special(ring, intake, &parsed),
         Err(errno) => reject(ring, &intake.op, errno),
     };
-    if res == ELSEWHERE {
-        return res;
-    }
-    let [_, _, _, _, user_data, ..] = intake.op.sqe;
-    let (first, last) = intake.op.sqe.split_at_mut(8);
-    first.copy_from_slice(&NOP);
-    last.fill(0);
-    // Whoever posts its completion reads it there.
-    let [_, _, _, _, kept, ..] = &mut intake.op.sqe;
-    *kept = user_data;
     if word0 & SKIP_SUCCESS != 0 && res >= 0 {
         intake.op.extra = [0; 2];
         return SKIPPED;

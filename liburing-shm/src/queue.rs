@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sq_uapi::consts::{cq_flags, setup_flags};
-use sq_uapi::{Completions, Errno, KernelWord, Mapped, SqSetup, UserMem, UserWord, ioctl};
+use sq_uapi::{Completions, Errno, KernelWord, Mapped, SqSetup, Sqe, UserMem, UserWord, ioctl};
 
 use crate::backend::{Bell, Door, Opened};
 use crate::builder::Builder;
@@ -201,18 +201,21 @@ impl SubmissionQueue {
     /// # Errors
     ///
     /// [`PushError::Full`]; [`PushError::TooWide`] for a 128-byte entry on a ring of 64-byte ones.
-    #[inline]
+    // Always inlined: an entry is built field by field, and on its way over the stack would be read back word by word.
+    #[inline(always)]
     pub fn push(&mut self, entry: Entry) -> Result<(), PushError> {
         match entry.rest {
-            None => self.producer.push(entry.sqe.to_words())?,
-            Some(rest) => {
-                if !self.shared.flag(setup_flags::SQE128) {
-                    return Err(PushError::TooWide);
-                }
-                self.producer.push_wide(entry.sqe.to_words(), rest)?;
-            }
+            None => Ok(self.producer.push(entry.sqe.to_words())?),
+            Some(rest) => self.push_wide(entry.sqe, rest),
         }
-        Ok(())
+    }
+
+    #[inline(never)]
+    fn push_wide(&mut self, sqe: Sqe, rest: [u64; 8]) -> Result<(), PushError> {
+        if !self.shared.flag(setup_flags::SQE128) {
+            return Err(PushError::TooWide);
+        }
+        Ok(self.producer.push_wide(sqe.to_words(), rest)?)
     }
 
     /// Writes an entry that carries a raw address.
@@ -233,7 +236,7 @@ impl SubmissionQueue {
     /// # Errors
     ///
     /// As [`SubmissionQueue::push`].
-    #[inline]
+    #[inline(always)]
     pub unsafe fn push_raw(&mut self, entry: RawEntry) -> Result<(), PushError> {
         self.push(entry.0)
     }

@@ -46,16 +46,15 @@ impl<'a> Shared<'a> {
         self.len == 0
     }
 
-    /// The `len` bytes from `off`, or `None` if they are not all inside.
+    /// The part that `want` bytes from `off` on cover: less than `want` across the end, none past it.
     #[must_use]
-    pub fn get(&self, off: u64, len: usize) -> Option<Shared<'a>> {
-        let off = usize::try_from(off).ok()?;
-        if off.checked_add(len)? > self.len {
-            return None;
-        }
-        // SAFETY: off <= self.len, so the place is inside or one past the end.
+    pub fn window(&self, off: u64, want: u64) -> Shared<'a> {
+        let off = usize::try_from(off).map_or(self.len, |off| off.min(self.len));
+        let left = self.len.wrapping_sub(off);
+        let len = usize::try_from(want).map_or(left, |want| want.min(left));
+        // SAFETY: off <= self.len, so the place is inside or one past the end, and at least `len` bytes follow it.
         let ptr = unsafe { self.ptr.add(off) };
-        Some(Shared { ptr, len, life: PhantomData })
+        Shared { ptr, len, life: PhantomData }
     }
 }
 
@@ -163,18 +162,18 @@ impl<'a> Payload<'a> {
         let mut done = 0usize;
         while done < want {
             let Some(segment) = self.segments().get(self.raw.at as usize).copied() else { break };
-            let room = segment.len.saturating_sub(self.raw.passed);
-            let missing = u64::try_from(want.saturating_sub(done)).unwrap_or(u64::MAX);
-            let len = room.min(missing);
+            // Nothing wraps: the cursor is inside its segment, and `len` is at most what is left of that, and of `want`.
+            let missing = u64::try_from(want.wrapping_sub(done)).unwrap_or(u64::MAX);
+            let len = segment.len.wrapping_sub(self.raw.passed).min(missing);
             if len > 0 {
                 let addr = segment.addr.checked_add(self.raw.passed).ok_or(Errno::EFAULT)?;
                 step(done, Segment { addr, len }, self)?;
-                self.raw.passed = self.raw.passed.saturating_add(len);
-                self.raw.left = self.raw.left.saturating_sub(len);
-                done = done.saturating_add(usize::try_from(len).map_err(|_| Errno::EFAULT)?);
+                self.raw.passed = self.raw.passed.wrapping_add(len);
+                self.raw.left = self.raw.left.wrapping_sub(len);
+                done = done.wrapping_add(usize::try_from(len).map_err(|_| Errno::EFAULT)?);
             }
             if self.raw.passed == segment.len {
-                self.raw.at = self.raw.at.saturating_add(1);
+                self.raw.at = self.raw.at.wrapping_add(1);
                 self.raw.passed = 0;
             }
         }

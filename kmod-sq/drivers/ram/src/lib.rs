@@ -46,7 +46,7 @@ mod vmalloc;
 #[cfg(feature = "std")]
 pub use heap::Heap;
 
-use sq_driver::{Driver, Entry, Errno, Issued, Op, Opcodes, Payload, RequestId, Shared, op};
+use sq_driver::{Driver, Errno, Issued, Op, Opcodes, Payload, RequestId, Shared, op};
 
 /// Where the bytes are.
 pub trait Store: Send + Sync + 'static {
@@ -72,15 +72,16 @@ impl<S: Store> Ram<S> {
         Self(store)
     }
 
-    /// Does one operation. The payload is its own, or that of the request it has become.
-    fn run(&self, entry: &Entry, mut payload: Payload<'_>) -> Result<i32, Errno> {
-        match entry.opcode() {
+    /// Does one operation, at `off`. The payload is its own, or that of the request it has become.
+    #[inline(always)]
+    fn run(&self, opcode: u8, off: u64, mut payload: Payload<'_>) -> Result<i32, Errno> {
+        match opcode {
             op::READ | op::READV | op::READ_FIXED => {
-                let window = self.window(entry.off(), payload.left())?;
+                let window = self.window(off, payload.left())?;
                 transferred(payload.write_from(window)?)
             }
             op::WRITE | op::WRITEV | op::WRITE_FIXED => {
-                let window = self.window(entry.off(), payload.left())?;
+                let window = self.window(off, payload.left())?;
                 if window.is_empty() && payload.left() > 0 {
                     return Err(Errno::ENOSPC);
                 }
@@ -96,10 +97,7 @@ impl<S: Store> Ram<S> {
         if i64::try_from(off).is_err() {
             return Err(Errno::EINVAL);
         }
-        let bytes = self.0.bytes();
-        let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        let len = want.min(size.saturating_sub(off));
-        bytes.get(off.min(size), usize::try_from(len).map_err(|_| Errno::EINVAL)?).ok_or(Errno::EINVAL)
+        Ok(self.0.bytes().window(off, want))
     }
 }
 
@@ -120,14 +118,14 @@ impl<S: Store> Driver for Ram<S> {
         .with(op::FSYNC);
 
     fn issue<'op>(&self, mut op: Op<'op>) -> Issued<'op> {
-        let entry = *op.entry();
-        if entry.wants_async() {
+        let (opcode, off) = (op.entry().opcode(), op.entry().off());
+        if op.entry().wants_async() {
             let (mut request, issued) = op.defer();
-            let result = self.run(&entry, request.payload());
+            let result = self.run(opcode, off, request.payload());
             request.complete(result);
             return issued;
         }
-        let result = self.run(&entry, op.payload());
+        let result = self.run(opcode, off, op.payload());
         op.finish(result)
     }
 
