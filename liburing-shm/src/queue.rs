@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sq_uapi::consts::{cq_flags, setup_flags};
+use sq_uapi::consts::{cq_flags, setup_flags, sq_state};
 use sq_uapi::{Completions, Errno, KernelWord, Mapped, SqSetup, Sqe, UserMem, UserWord, ioctl};
 
 use crate::backend::{Bell, Door, Opened};
@@ -266,6 +266,12 @@ impl SubmissionQueue {
         // In one call with the doorbell, whether that is needed or not.
         Submitter::enter(&self.shared, &Wait::new(completions))?;
         Ok(fresh)
+    }
+
+    /// Whether the kernel side sleeps, as of now, so that the next submit rings the doorbell. On a ring that its caller drains it always does.
+    #[must_use]
+    pub fn need_wakeup(&self) -> bool {
+        self.shared.mem.load_kernel(KernelWord::SqState) & sq_state::NEED_WAKEUP != 0
     }
 
     /// Publishes what was pushed. Returns how many entries that were, and whether the doorbell has to be rung: for them (BELL-1,

@@ -61,6 +61,10 @@ fn ours(
     let mut bells = 0;
     let mut hand_over = hand_over;
     let count = hand_overs(group, name, THREAD, gap, setup, |ring| {
+        // A busy host may have kept it from falling asleep.
+        while !ring.submission().need_wakeup() {
+            std::hint::spin_loop();
+        }
         let before = ring.submitter().doorbells().0;
         let time = hand_over(ring);
         bells += ring.submitter().doorbells().0 - before;

@@ -69,6 +69,7 @@ fn bell1_bell2_one_doorbell_for_each_time_that_the_kernel_side_fell_asleep() {
                 assert!(start.elapsed() < SOON, "it does not fall asleep");
                 std::thread::yield_now();
             }
+            assert!(ring.submission().need_wakeup());
         }
         let stats = ring.submitter().stats().unwrap();
         assert_eq!((stats.doorbells, stats.avoided, stats.sleeps), (20, 0, 20));
@@ -80,6 +81,7 @@ fn bell2_a_busy_poller_needs_no_doorbell() {
     let mut ring = build(Ring::builder(8).poll(Duration::from_secs(60)));
     for _ in 0..101 {
         spin_one(&mut ring);
+        assert!(!ring.submission().need_wakeup());
     }
     assert_eq!(ring.submitter().doorbells(), (1, 100), "rung, avoided");
     let stats = ring.submitter().stats().unwrap();
