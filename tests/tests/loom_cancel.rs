@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use liburing_shm::ring::{Consumer, Producer};
 use loom::thread;
-use sq_conformance::checkers::loom_host::{Holder, LoomHost, Model, Shape, nop};
 use sq_conformance::checkers::loom_mem::{LoomMem, Weaken};
 use sq_conformance::checkers::loom_run::{explore, matrix};
+use sq_conformance::checkers::model_host::{Holder, Model, ModelHost, Shape, nop};
 use sq_uapi::consts::{op, sqe_flags};
 use sq_uapi::{Cqe, Errno, SqCancel, Sqe};
 
@@ -19,14 +19,14 @@ const PREEMPTIONS: Option<usize> = Some(3);
 
 const SHAPE: Shape = Shape { sq_entries: 2, cq_entries: 2, max_inflight: 2, flags: 0 };
 
-fn submit(ring: &Ring<LoomHost>, mem: &LoomMem, entry: [u64; 8]) {
+fn submit(ring: &Ring<ModelHost>, mem: &LoomMem, entry: [u64; 8]) {
     let mut producer = Producer::new(mem.clone(), 2);
     producer.push(entry).unwrap();
     producer.publish();
     ring.doorbell().unwrap();
 }
 
-fn cancel(ring: &Ring<LoomHost>) -> Result<u32, Errno> {
+fn cancel(ring: &Ring<ModelHost>) -> Result<u32, Errno> {
     ring.cancel(&SqCancel { user_data: 1, ..SqCancel::default() })
 }
 

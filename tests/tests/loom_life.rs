@@ -11,9 +11,9 @@ use kmod_sq::model::Site;
 use liburing_shm::ring::{Consumer, Producer};
 use loom::sync::atomic::Ordering::Relaxed;
 use loom::thread;
-use sq_conformance::checkers::loom_host::{Holder, LoomHost, Model, Shape, nop};
 use sq_conformance::checkers::loom_mem::Weaken;
 use sq_conformance::checkers::loom_run::{explore, matrix, must_fail};
+use sq_conformance::checkers::model_host::{Holder, Model, ModelHost, Shape, nop};
 use sq_uapi::consts::{register_op, setup_flags, sqe_flags};
 use sq_uapi::{SqEnter, SqQuiesce, SqRegister, UserMem, UserWord};
 
@@ -51,7 +51,7 @@ fn quiesce_against_worker(weaken: Weaken) {
     let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
     let worker = thread::spawn({
         let ring = ring.clone();
-        move || LoomHost::run_worker(&ring)
+        move || ModelHost::run_worker(&ring)
     });
     let mut producer = Producer::new(mem.clone(), 1);
     producer.push(nop(1, sqe_flags::ASYNC)).unwrap();
@@ -153,7 +153,7 @@ fn break_against_drain(weaken: Weaken) {
     let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
     let worker = thread::spawn({
         let ring = ring.clone();
-        move || LoomHost::run_worker(&ring)
+        move || ModelHost::run_worker(&ring)
     });
     let vandal = thread::spawn({
         let (ring, mem) = (ring.clone(), mem.clone());
@@ -191,7 +191,7 @@ fn enable_against_submitter(weaken: Weaken) {
     });
     ring.register(&SqRegister { op: register_op::ENABLE_RINGS, ..SqRegister::default() }).unwrap();
     let early = submitter.join().unwrap();
-    LoomHost::run_late_worker(&ring);
+    ModelHost::run_late_worker(&ring);
     assert_eq!(Consumer::new().ready(&mem), u32::from(early), "SUB-2");
 }
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use liburing_shm::ring::{Consumer, Producer};
 use loom::thread;
-use sq_conformance::checkers::loom_host::{LoomHost, Model, Shape, nop};
 use sq_conformance::checkers::loom_mem::{LoomMem, Weaken};
 use sq_conformance::checkers::loom_run::explore;
+use sq_conformance::checkers::model_host::{Model, ModelHost, Shape, nop};
 use sq_driver::{Driver, Issued, Op, Opcodes, RequestId, Slot, op};
 use sq_uapi::consts::sqe_flags;
 use sq_uapi::{Cqe, Errno, SqCancel};
@@ -54,7 +54,7 @@ impl Driver for Device {
     }
 }
 
-fn submit(ring: &Ring<LoomHost>, producer: &mut Producer<LoomMem>, user_data: u64) {
+fn submit(ring: &Ring<ModelHost>, producer: &mut Producer<LoomMem>, user_data: u64) {
     producer.push(nop(user_data, sqe_flags::ASYNC)).unwrap();
     producer.publish();
     ring.doorbell().unwrap();

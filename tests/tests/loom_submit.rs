@@ -10,9 +10,9 @@ use liburing_shm::ring::{Consumer, Producer};
 use loom::sync::Mutex;
 use loom::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use loom::thread;
-use sq_conformance::checkers::loom_host::{Holder, LoomHost, Model, Shape, lock, nop};
 use sq_conformance::checkers::loom_mem::Weaken;
 use sq_conformance::checkers::loom_run::{explore, matrix, must_fail};
+use sq_conformance::checkers::model_host::{Holder, Model, ModelHost, Shape, lock, nop};
 use sq_uapi::{KernelWord, UserWord};
 
 /// Preemptive switches that are explored.
@@ -52,7 +52,7 @@ fn two_submitters(sq_entries: u32, bells: u32, weaken: Weaken) {
     let second = thread::spawn(submit(2));
     let first = submit(1)();
     let second = second.join().unwrap();
-    LoomHost::run_late_worker(&ring);
+    ModelHost::run_late_worker(&ring);
     let mut expected: Vec<u64> = [first, second].into_iter().filter(|n| *n != 0).collect();
     expected.sort_unstable();
     assert_eq!(reap_all(&mem), expected, "SUB-2");
@@ -73,7 +73,7 @@ fn tight(weaken: Weaken) {
 fn empty_rounds(weaken: Weaken) {
     let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags: 0 };
     let Model { ring, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
-    let bells = |ring: RingRef<LoomHost>| {
+    let bells = |ring: RingRef<ModelHost>| {
         move || {
             for _ in 0..2 {
                 assert_eq!(ring.doorbell(), Ok(0));
@@ -83,7 +83,7 @@ fn empty_rounds(weaken: Weaken) {
     let other = thread::spawn(bells(ring.clone()));
     bells(ring.clone())();
     other.join().unwrap();
-    LoomHost::run_late_worker(&ring);
+    ModelHost::run_late_worker(&ring);
     assert!(ring.balanced(), "CQ-5");
 }
 
@@ -103,7 +103,7 @@ fn sqe_slot_reuse(weaken: Weaken) {
     producer.publish();
     drainer.join().unwrap();
     ring.doorbell().unwrap();
-    LoomHost::run_late_worker(&ring);
+    ModelHost::run_late_worker(&ring);
     assert_eq!(reap_all(&mem), if pushed { vec![1, 2] } else { vec![1] }, "SUB-2");
 }
 

@@ -8,9 +8,9 @@ use kmod_sq::model::Site;
 use liburing_shm::ring::{Consumer, Producer};
 use loom::sync::atomic::Ordering::Relaxed;
 use loom::thread;
-use sq_conformance::checkers::loom_host::{Holder, LoomHost, Model, Shape, nop};
 use sq_conformance::checkers::loom_mem::{LoomMem, Weaken};
 use sq_conformance::checkers::loom_run::{explore, matrix, must_fail};
+use sq_conformance::checkers::model_host::{Holder, Model, ModelHost, Shape, nop};
 use sq_uapi::consts::{enter_flags, setup_flags, sqe_flags};
 use sq_uapi::{Errno, Fence, SqEnter, UserMem, UserWord};
 
@@ -20,18 +20,18 @@ use kmod_sq::{Ring, RingRef};
 const PREEMPTIONS: Option<usize> = Some(3);
 
 /// The worker that a drain hands over to. It ends by `end_worker`.
-fn spawn_worker(ring: &RingRef<LoomHost>) -> thread::JoinHandle<()> {
+fn spawn_worker(ring: &RingRef<ModelHost>) -> thread::JoinHandle<()> {
     let ring = ring.clone();
-    thread::spawn(move || LoomHost::run_worker(&ring))
+    thread::spawn(move || ModelHost::run_worker(&ring))
 }
 
-fn wait_for(ring: &Ring<LoomHost>, min_complete: u32, flags: u32) -> i32 {
+fn wait_for(ring: &Ring<ModelHost>, min_complete: u32, flags: u32) -> i32 {
     let mut enter = SqEnter { min_complete, flags, ..SqEnter::default() };
     ring.enter(&mut enter).unwrap();
     enter.wait_result
 }
 
-fn submit(ring: &Ring<LoomHost>, producer: &mut Producer<LoomMem>, entries: &[[u64; 8]]) {
+fn submit(ring: &Ring<ModelHost>, producer: &mut Producer<LoomMem>, entries: &[[u64; 8]]) {
     for entry in entries {
         producer.push(*entry).unwrap();
     }
@@ -113,7 +113,7 @@ fn right_to_post(weaken: Weaken) {
     });
     driver.take().unwrap().complete(Ok(0));
     submitter.join().unwrap();
-    LoomHost::run_late_worker(&ring);
+    ModelHost::run_late_worker(&ring);
     let mut consumer = Consumer::new();
     assert_eq!(consumer.ready(&mem), 3, "SUB-2");
     let mut seen: Vec<u64> = std::iter::from_fn(|| consumer.pop(&mem)).map(|cqe| cqe[0]).collect();
@@ -189,7 +189,7 @@ fn held_slots(goals: [u32; 2], flags: u32, weaken: Weaken) {
     entries.push(nop(2, 0));
     for entry in entries {
         submit(&ring, &mut producer, &[entry]);
-        LoomHost::run_late_worker(&ring);
+        ModelHost::run_late_worker(&ring);
     }
     let worker = spawn_worker(&ring);
     let waiter = |goal| {

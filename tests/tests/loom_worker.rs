@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use liburing_shm::ring::{Consumer, Producer};
 use loom::thread;
-use sq_conformance::checkers::loom_host::{Holder, LoomHost, Model, Shape, nop};
 use sq_conformance::checkers::loom_mem::{LoomMem, Weaken};
 use sq_conformance::checkers::loom_run::{explore, matrix, must_fail};
+use sq_conformance::checkers::model_host::{Holder, Model, ModelHost, Shape, nop};
 use sq_uapi::consts::{register_op, setup_flags};
 use sq_uapi::{Fence, SqRegister};
 
@@ -20,7 +20,7 @@ const PREEMPTIONS: Option<usize> = Some(3);
 
 /// The user half of a ring that somebody else drains: it rings only when it is told to.
 struct User<'a> {
-    ring: &'a Ring<LoomHost>,
+    ring: &'a Ring<ModelHost>,
     mem: LoomMem,
     producer: Producer<LoomMem>,
     consumer: Consumer,
@@ -28,7 +28,7 @@ struct User<'a> {
 }
 
 impl<'a> User<'a> {
-    fn new(ring: &'a Ring<LoomHost>, mem: &LoomMem, entries: u32) -> Self {
+    fn new(ring: &'a Ring<ModelHost>, mem: &LoomMem, entries: u32) -> Self {
         Self {
             ring,
             mem: mem.clone(),
@@ -68,13 +68,13 @@ impl<'a> User<'a> {
 }
 
 /// The kernel side that these flags ask for, on a thread of its own.
-fn awake(ring: &RingRef<LoomHost>, flags: u32) -> thread::JoinHandle<()> {
+fn awake(ring: &RingRef<ModelHost>, flags: u32) -> thread::JoinHandle<()> {
     let ring = ring.clone();
     thread::spawn(move || {
         if flags & setup_flags::SQPOLL != 0 {
-            LoomHost::run_poller(&ring);
+            ModelHost::run_poller(&ring);
         } else {
-            LoomHost::run_worker(&ring);
+            ModelHost::run_worker(&ring);
         }
     })
 }
@@ -102,7 +102,7 @@ fn enabled(flags: u32, weaken: Weaken) {
     let flags = flags | setup_flags::R_DISABLED;
     let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags };
     let Model { ring, mem, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
-    LoomHost::work(&ring);
+    ModelHost::work(&ring);
     let worker = awake(&ring, flags);
     ring.register(&SqRegister { op: register_op::ENABLE_RINGS, ..SqRegister::default() }).unwrap();
     let mut user = User::new(&ring, &mem, 1);
@@ -135,7 +135,7 @@ fn worker_blocked(weaken: Weaken) {
     let Model { ring, mem, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
     let worker = thread::spawn({
         let ring = ring.clone();
-        move || LoomHost::run_worker(&ring)
+        move || ModelHost::run_worker(&ring)
     });
     let mut user = User::new(&ring, &mem, 1);
     user.submit(1);
@@ -174,7 +174,7 @@ fn caller_blocked(weaken: Weaken) {
         let _ = ring.doorbell();
     }
     let (mut consumer, reaped) = reaper.join().unwrap();
-    LoomHost::run_late_worker(&ring);
+    ModelHost::run_late_worker(&ring);
     assert_eq!(consumer.ready(&mem), 1, "CQ-2: entry 2 was left behind (reaped: {reaped})");
     assert!(ring.balanced(), "CQ-5");
 }

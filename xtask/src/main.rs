@@ -80,10 +80,12 @@ fn main() -> ExitCode {
     let outcome = Ctx::new().and_then(|ctx| match cli.chore {
         Chore::Test(args) => test::run(&ctx, &args),
         Chore::Module { kernel } => module::print_built(&ctx, &Kernel::or_default(&kernel)),
-        Chore::Nightly { kernel } => test::guide::fuzz(&ctx).and_then(|()| {
-            let all = [&Kernel::STOCK[..], &Kernel::DEBUG].concat();
-            vm::nightly(&ctx, if kernel.is_empty() { &all } else { &kernel })
-        }),
+        Chore::Nightly { kernel } => {
+            test::guide::fuzz(&ctx).and_then(|()| test::host::long_storm(&ctx)).and_then(|()| {
+                let all = [&Kernel::STOCK[..], &Kernel::DEBUG].concat();
+                vm::nightly(&ctx, if kernel.is_empty() { &all } else { &kernel })
+            })
+        }
         Chore::NewDriver(args) => driver::new(&ctx, &args),
         Chore::Fuzz(args) => fuzz::fuzz(&ctx, &args),
         Chore::Dist => install::dist::print_made(&ctx),

@@ -84,6 +84,10 @@ impl LoomMem {
     /// Zeroed memory of a ring. Both counts are powers of two.
     #[must_use]
     pub fn new(sq_entries: u32, cq_entries: u32, weaken: Weaken) -> Self {
+        kmod_sq::model::weaken(match weaken {
+            Weaken::Site(site, order) => Some((site, order)),
+            _ => None,
+        });
         let word = || AtomicU32::new(0);
         Self(Arc::new(Shared {
             weaken,

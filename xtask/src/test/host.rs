@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::stage::{Missing, Outcome, Stage};
 use crate::bench;
@@ -45,7 +45,11 @@ pub(crate) fn stages() -> Vec<Stage> {
                 outcome("bench", cargo(ctx).args(["test", "-p", "sq-bench", "--benches"]))
             },
         ),
-        Stage::new("loom", "every interleaving of the ring's two halves", loom),
+        Stage::new("loom", "every interleaving of the ring's two halves, and random ones of many threads", |ctx| {
+            let [all, random] = [loom(ctx)?, storm(ctx, false)?];
+            let log = [all.log, random.log].join("");
+            Ok(Outcome { ok: all.ok && random.ok, skips: all.skips, log })
+        }),
         Stage::new("spin", "a model of the protocol: nothing stands still while there is work", super::spin::check),
         Stage::new("fuzz", "a minute of each fuzz target", crate::fuzz::stage),
     ]
@@ -63,15 +67,36 @@ fn tests(ctx: &Ctx) -> Result<Outcome> {
     outcome("test", &mut cargo)
 }
 
-/// Loom replaces the atomics of both halves by `--cfg loom`; its own target directory keeps the others warm.
-fn loom(ctx: &Ctx) -> Result<Outcome> {
+/// The tests of a checker that replaces the atomics of both halves by `--cfg NAME`; its own target directory keeps the others warm.
+fn models(ctx: &Ctx, name: &str) -> Command {
     let mut cargo = cargo(ctx);
-    cargo.args(["test", "--release", "-p", "sq-conformance", "--test", "loom*"]);
-    cargo.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", ctx.root.join("target/loom"));
+    cargo.args(["test", "--release", "-p", "sq-conformance", "--test", &format!("{name}*")]);
+    cargo.env("RUSTFLAGS", format!("--cfg {name}")).env("CARGO_TARGET_DIR", ctx.root.join("target").join(name));
     // Optimised, but not for size or speed of the last per cent: linking would take longer than the models.
     cargo.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
+    cargo
+}
+
+/// Minutes of random schedules, for the night.
+pub(crate) fn long_storm(ctx: &Ctx) -> Result<()> {
+    let Outcome { ok, log, .. } = storm(ctx, true)?;
+    ensure!(ok, "random schedules found something:\n{log}");
+    println!("nothing in some minutes of random schedules");
+    Ok(())
+}
+
+/// Random schedules: seconds of them, or minutes.
+fn storm(ctx: &Ctx, long: bool) -> Result<Outcome> {
+    let mut cargo = models(ctx, "shuttle");
+    if long {
+        cargo.env("SQ_LONG", "1");
+    }
+    outcome("shuttle", &mut cargo)
+}
+
+fn loom(ctx: &Ctx) -> Result<Outcome> {
     let start = Instant::now();
-    let mut outcome = outcome("loom", &mut cargo)?;
+    let mut outcome = outcome("loom", &mut models(ctx, "loom"))?;
     if start.elapsed() > LOOM_LIMIT {
         outcome.ok = false;
         outcome.log.push_str("\nthe loom models took longer than their 5 minutes: bound them");

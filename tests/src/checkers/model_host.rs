@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The surroundings of a ring in a loom model, and a driver that holds its requests.
+//! The surroundings of a ring in a model, and a driver that holds its requests.
 //!
-//! There is no time: a wait ends when its condition holds, so a wake-up that is lost is a deadlock, and loom says so.
+//! There is no time: a wait ends when its condition holds, so a wake-up that is lost is a deadlock, and the checker says so.
 //! The clock moves on by two seconds whenever somebody looks at it.
 
 use std::any::Any;
@@ -11,13 +11,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32 as PlainU32, AtomicU64 as PlainU64, Ordering::SeqCst};
 
 use kmod_sq::{Abilities, Geometry, Host, HostFile, Lock, Notify, Polled, Poller, Ring, RingRef, Waited};
-use loom::cell::UnsafeCell;
-use loom::sync::{Condvar, Mutex, MutexGuard};
 use sq_driver::{Bound, Driver, Errno, Issued, Op, Opcodes, Request, RequestId, op};
 use sq_uapi::consts::{enter_flags, setup_flags};
 use sq_uapi::{SqSetup, Sqe};
 
-use super::loom_mem::{LoomMem, Weaken};
+#[cfg(loom)]
+pub use super::loom_mem::{LoomMem as ModelMem, Weaken};
+use super::model_sync::{Condvar, Mutex, MutexGuard, UnsafeCell};
+#[cfg(shuttle)]
+pub use super::shuttle_mem::{ShuttleMem as ModelMem, Weaken};
 
 /// Locks. No model goes on after a panic, so no lock is ever poisoned.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -25,9 +27,9 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The completion lock.
-pub struct LoomLock<T>(Mutex<T>);
+pub struct ModelLock<T>(Mutex<T>);
 
-impl<T> Lock<T> for LoomLock<T> {
+impl<T> Lock<T> for ModelLock<T> {
     fn new(value: T) -> Self {
         Self(Mutex::new(value))
     }
@@ -60,7 +62,7 @@ impl Poller for Yield {
     }
 
     fn relax(&mut self) {
-        loom::thread::yield_now();
+        super::model_sync::thread::yield_now();
     }
 
     fn leaves(&mut self) -> bool {
@@ -75,7 +77,7 @@ struct Worker {
 }
 
 /// The surroundings.
-pub struct LoomHost {
+pub struct ModelHost {
     sleepers: Mutex<()>,
     wake: Condvar,
     worker: Mutex<Worker>,
@@ -84,23 +86,25 @@ pub struct LoomHost {
     alive: UnsafeCell<()>,
     freed: Arc<PlainU32>,
     clock_ns: PlainU64,
+    #[cfg(shuttle)]
+    deaf: bool,
     _driver: Arc<dyn Any + Send + Sync>,
 }
 
 // SAFETY: `alive` is a loom cell, which fails the model if two accesses are not ordered.
-unsafe impl Send for LoomHost {}
+unsafe impl Send for ModelHost {}
 // SAFETY: as above.
-unsafe impl Sync for LoomHost {}
+unsafe impl Sync for ModelHost {}
 
-impl LoomHost {
-    /// What the worker thread of a model does, until [`LoomHost::end_worker`].
+impl ModelHost {
+    /// What the worker thread of a model does, until [`ModelHost::end_worker`].
     pub fn run_worker(ring: &Ring<Self>) {
         while ring.host().next_work() {
             ring.work();
         }
     }
 
-    /// What a polling thread does, until [`LoomHost::end_worker`].
+    /// What a polling thread does, until [`ModelHost::end_worker`].
     pub fn run_poller(ring: &Ring<Self>) {
         while ring.host().next_work() {
             while ring.poll_awake(&mut Yield) == Polled::Again {}
@@ -139,12 +143,12 @@ impl LoomHost {
     }
 }
 
-impl Host for LoomHost {
+impl Host for ModelHost {
     const ABILITIES: Abilities =
         Abilities { features: 0, setup_flags: setup_flags::ALL, enter_flags: enter_flags::ALL };
 
-    type Mem = LoomMem;
-    type Lock<T: Send> = LoomLock<T>;
+    type Mem = ModelMem;
+    type Lock<T: Send> = ModelLock<T>;
     type Array<T: Send> = Box<[T]>;
     type File = NoFile;
 
@@ -169,6 +173,10 @@ impl Host for LoomHost {
     }
 
     fn notify(&self, whom: Notify) {
+        #[cfg(shuttle)]
+        if self.deaf {
+            return;
+        }
         if whom.waiters {
             // Taken, so that a sleeper that has just looked is asleep before it is woken.
             drop(lock(&self.sleepers));
@@ -207,9 +215,9 @@ impl Host for LoomHost {
 /// A ring in a model.
 pub struct Model {
     /// The kernel side.
-    pub ring: RingRef<LoomHost>,
+    pub ring: RingRef<ModelHost>,
     /// The user half's memory.
-    pub mem: LoomMem,
+    pub mem: ModelMem,
     /// How often the ring was freed.
     pub freed: Arc<PlainU32>,
 }
@@ -218,10 +226,6 @@ impl Model {
     /// A ring of `sq_entries` and `cq_entries` over `driver`.
     #[must_use]
     pub fn new<D: Driver>(shape: Shape, driver: &Arc<D>, weaken: Weaken) -> Self {
-        kmod_sq::model::weaken(match weaken {
-            Weaken::Site(site, order) => Some((site, order)),
-            _ => None,
-        });
         let setup = SqSetup {
             sq_entries: shape.sq_entries,
             cq_entries: shape.cq_entries,
@@ -230,9 +234,9 @@ impl Model {
             ..SqSetup::default()
         };
         let geometry = Geometry::new(&setup).unwrap();
-        let mem = LoomMem::new(geometry.sq_entries, geometry.cq_entries, weaken);
+        let mem = ModelMem::new(geometry.sq_entries, geometry.cq_entries, weaken);
         let freed = Arc::new(PlainU32::new(0));
-        let host = LoomHost {
+        let host = ModelHost {
             sleepers: Mutex::default(),
             wake: Condvar::new(),
             worker: Mutex::default(),
@@ -240,6 +244,8 @@ impl Model {
             alive: UnsafeCell::new(()),
             freed: Arc::clone(&freed),
             clock_ns: PlainU64::new(0),
+            #[cfg(shuttle)]
+            deaf: weaken == Weaken::Deaf,
             _driver: Arc::<D>::clone(driver),
         };
         // SAFETY: the table is D's own and the host keeps the driver, as long as the ring.
