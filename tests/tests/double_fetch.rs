@@ -54,7 +54,7 @@ fn geometry() -> Geometry {
 /// In this process the oracle's panic would end the test: it is raised inside a driver's call. So another one looks again, and this one
 /// hears what it says.
 #[test]
-fn the_oracle_finds_a_second_look() {
+fn snap1_the_oracle_finds_a_second_look() {
     if std::env::var_os("SQ_LOOK_AGAIN").is_some() {
         let mem = HostileMem::new(1, 2, Box::new(|_: Access, _: &mut UserSide| ()));
         let slots = mem.clone();
@@ -66,7 +66,7 @@ fn the_oracle_finds_a_second_look() {
         return;
     }
     let mut again = std::process::Command::new(std::env::current_exe().unwrap());
-    again.args(["--exact", "--nocapture", "the_oracle_finds_a_second_look"]).env("SQ_LOOK_AGAIN", "1");
+    again.args(["--exact", "--nocapture", "snap1_the_oracle_finds_a_second_look"]).env("SQ_LOOK_AGAIN", "1");
     let output = again.output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "a second look goes unnoticed");
@@ -75,7 +75,7 @@ fn the_oracle_finds_a_second_look() {
 
 /// The same programs that the real kernel side passes in `hostile_memory`. `cargo xtask fuzz` shows it of the fuzz target.
 #[test]
-fn random_programs_find_a_second_look() {
+fn snap2_random_programs_find_a_second_look() {
     // The expected panic is not news.
     std::panic::set_hook(Box::new(|_| ()));
     let found = (0..3000).find(|seed| {
@@ -191,7 +191,7 @@ fn attack(driver: &'static Commands, vulnerable: bool, most: u64, until_won: boo
 }
 
 #[test]
-fn a_second_thread_breaks_into_a_second_look_and_not_into_ours() {
+fn snap2_a_second_thread_breaks_into_a_second_look_and_not_into_ours() {
     static NAIVE: Commands = Commands(AtomicU64::new(0));
     static OURS: Commands = Commands(AtomicU64::new(0));
     let (tried, won) = attack(&NAIVE, true, u64::MAX, true);

@@ -59,6 +59,7 @@ fn answered_twice(flags: u8) {
     let geometry = Geometry::new(&SqSetup { sq_entries: 8, ..SqSetup::default() }).unwrap();
     let mem = HostileMem::new(8, 16, Box::new(|_: Access, _: &mut UserSide| ()));
     mem.may_park();
+    mem.may_rewrite();
     // SAFETY: the table's functions expect a Held, which is static.
     let bound = unsafe { Bound::new(&TABLE, std::ptr::from_ref(held).cast()) }.unwrap();
     // SAFETY: there is no pool.

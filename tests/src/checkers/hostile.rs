@@ -91,6 +91,8 @@ struct State {
     wide_copied: u32,
     /// One entry may have been copied and wait to be consumed.
     parks: bool,
+    /// Places that are not posted may be written again.
+    rewrites: bool,
     record: Record,
 }
 
@@ -105,6 +107,12 @@ fn len<T>(items: &[T]) -> u32 {
 }
 
 impl HostileMem {
+    /// From now on a driver may take a request and return a result all the same, which is found out behind it: a place was written and is
+    /// not posted, and the next entry copied, which is dropped unread.
+    pub fn may_rewrite(&self) {
+        self.state().rewrites = true;
+    }
+
     /// From now on an entry may be copied in one context and consumed in another.
     pub fn may_park(&self) {
         self.state().parks = true;
@@ -127,6 +135,7 @@ impl HostileMem {
             written: 0,
             wide_copied: 0,
             parks: false,
+            rewrites: false,
             record: Record::default(),
         })))
     }
@@ -188,6 +197,11 @@ impl HostileMem {
     pub fn copy_sqe(&self, index: u32) -> [u64; 8] {
         {
             let mut s = self.state();
+            if s.rewrites && index.wrapping_add(1) == s.copied {
+                // It was copied behind a promise that was broken, and dropped unread.
+                s.copied = index;
+                s.record.accepted.pop();
+            }
             assert_eq!(index, s.copied, "SNAP-1: each entry is copied once, in order");
             let left = s.tail_seen.wrapping_sub(index);
             assert!((1..=len(&s.user.sqes)).contains(&left), "IDX-3: entry {index} was not published");
@@ -271,6 +285,12 @@ impl KernelMem for HostileMem {
             }
             KernelWord::SqState => s.sq_state = value,
             KernelWord::CqTail => {
+                if s.rewrites {
+                    // The places behind were written for nothing.
+                    let posted = s.record.completed.len().saturating_sub(s.written.wrapping_sub(value) as usize);
+                    s.record.completed.truncate(posted);
+                    s.written = value;
+                }
                 assert_eq!(value, s.written, "IDX-4: cq_tail passes what was written, and nothing else");
                 s.cq_tail = value;
             }

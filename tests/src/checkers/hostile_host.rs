@@ -64,6 +64,8 @@ pub struct HostileHost<M = HostileMem> {
     pub lawless: AtomicBool,
     /// Nobody is ever woken: a bug to plant.
     pub deaf: AtomicBool,
+    /// Completions are traced, and so gathered before they are posted: 0 never, 1 always, 2 every second time.
+    pub traces: AtomicU32,
     /// The opcode mask that REGISTER finds, if it is not 0.
     pub allow: AtomicU64,
     /// Bytes at user addresses are others at each look.
@@ -98,6 +100,7 @@ impl<M> Default for HostileHost<M> {
             notified: AtomicU64::default(),
             lawless: AtomicBool::default(),
             deaf: AtomicBool::default(),
+            traces: AtomicU32::default(),
             allow: AtomicU64::default(),
             looks: AtomicU32::default(),
             mem: PhantomData,
@@ -315,7 +318,15 @@ impl<M: KernelMem + Send + Sync + 'static> Host for HostileHost<M> {
     }
 
     fn traces_completions(&self) -> bool {
-        true
+        match self.traces.load(SeqCst) {
+            0 => false,
+            1 => true,
+            // Somebody switches the tracepoint on, and off, and on.
+            n => {
+                self.traces.store(5 - n, SeqCst);
+                n == 2
+            }
+        }
     }
 
     unsafe fn free(ring: NonNull<Ring<Self>>) {

@@ -105,6 +105,12 @@ pub struct Attack {
 }
 
 impl Attack {
+    /// Whether completions are traced: never (in half of all programs), always, or now and then. The way of an entry is another one then.
+    #[must_use]
+    pub fn traces(&self) -> u32 {
+        [0, 0, 1, 2][(self.seed >> 62) as usize]
+    }
+
     /// In 256; 0 for half of all programs, which must then have exact results.
     #[must_use]
     pub fn rate(&self) -> u8 {

@@ -193,6 +193,7 @@ impl World {
         let ring = ring.unwrap();
         let lawless = attack.rate() > 0;
         ring.host().lawless.store(lawless, SeqCst);
+        ring.host().traces.store(attack.traces(), SeqCst);
         Some(Self {
             probe: shape.probe,
             sq_entries: geometry.sq_entries,
