@@ -25,11 +25,16 @@ pub(super) fn add(ctx: &Ctx, kernel: Kernel, guest: &mut Guest, storm: &Path, de
     let (descriptors, timeout) = if depth == Depth::Long { STORM_LONG } else { STORM };
     for (folder, name) in EXAMPLES {
         guest.load_modules(&module::build_driver(ctx, kernel, &ctx.root.join("examples").join(folder))?.modules)?;
-        // The submitters are on CPU 0, the engine's interrupts on CPU 1: all of them, says the module.
+        // The submitters are on CPU 0, the engine's interrupts on CPU 1: all of them, says the module. A ring that is closed with
+        // descriptors in flight, and the module with it, is let go with the last of them, by a worker.
         let line = format!(
             "set -e
             taskset 1 {storm} /dev/sq{name} {descriptors}
             [ $(cat /sys/module/sq_{name}/parameters/strays) = 0 ]
+            for second in 1 2 3 4 5 6 7 8 9 10; do
+                if rmmod sq_{name} 2>/dev/null; then exit 0; fi
+                sleep 1
+            done
             rmmod sq_{name}"
         );
         guest.jobs.push(Job::new(&format!("example {folder}: storm"), line, timeout));
