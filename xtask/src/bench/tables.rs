@@ -199,12 +199,15 @@ fn functions(calls: &Data, what: &str) -> Vec<Vec<String>> {
 fn why(what: &str, function: &str) -> Option<&'static str> {
     Some(match (what, function) {
         ("locked", "the process") => "it counts its doorbell; the fence between cq_head and CQ_BLOCKED (CQ-2)",
-        ("locked", "kmod_sq::ring::Ring::bell") => "takes the drain, and gives it back (BELL-5)",
+        ("locked", "sq_ring_doorbell") => {
+            "takes the drain, and gives it back (BELL-5); on the short way the fence between cq_tail and who sleeps (BELL-4)"
+        }
+        ("locked", "kmod_sq::ring::Ring::drain") => "gives the drain back when not all went the short way",
         ("locked", "kmod_sq::sq::pass") => "the fence between cq_tail and who sleeps (BELL-4)",
         ("locked", "_raw_spin_lock_irqsave") => "the completion lock, once a batch",
         ("locked", "sq_copy_entry") => "copy_from_user's barrier against speculation",
-        ("indirect", "the process") => "the backend, chosen at run time",
-        ("indirect", "kmod_sq::ring::Ring::bell" | "kmod_sq::sq::consume_pairs" | "sq_door_issue") => {
+        ("indirect", "the process") => "the backend, chosen at run time; a function in another part of the program",
+        ("indirect", "sq_ring_doorbell" | "kmod_sq::sq::consume_pairs" | "sq_door_issue") => {
             "the driver, once an operation"
         }
         ("indirect", "__x64_sys_ioctl") => "the kernel's way to a file's ioctl",
