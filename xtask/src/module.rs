@@ -91,6 +91,11 @@ pub(crate) fn build_baseline(ctx: &Ctx, kernel: Kernel) -> Result<PathBuf> {
         .join("sq_baseline.ko"))
 }
 
+/// Builds the C module that checks an entry in the shared page.
+pub(crate) fn build_naive(ctx: &Ctx, kernel: Kernel) -> Result<PathBuf> {
+    Ok(make(ctx, kernel, &ctx.root.join("tests/naive"), &ctx.checkout_cache("naive"), &[])?.join("sq_naive.ko"))
+}
+
 /// Runs make in `source`; returns its output directory, one a kernel below `place`.
 fn make(ctx: &Ctx, kernel: Kernel, source: &Path, place: &Path, variables: &[String]) -> Result<PathBuf> {
     let headers = kernel.headers(ctx)?;

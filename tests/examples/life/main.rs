@@ -4,6 +4,7 @@
 //! `xtask vm test` runs each group as a job of its own and reads dmesg after it. One line a check; exit code 1 if one fails, 77
 //! if the group cannot be run. `SQ_LONG=1` makes the counts those of `cargo xtask nightly`, `SQ_PART=1` a fifth of the usual ones.
 
+mod attack;
 mod fail_nth;
 mod hostile;
 mod inject;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
         "stall" => stall::CHECKS,
         "users" => users::CHECKS,
         "memory" => memory::CHECKS,
+        "attack" => attack::CHECKS,
         "planted" => planted::CHECKS,
         "fail-nth" => match fail_nth::prepare() {
             Ok(true) => fail_nth::CHECKS,
@@ -98,7 +100,7 @@ fn main() -> ExitCode {
         "stranger" => return share::stranger(args.get(2).map_or("", String::as_str)),
         _ => {
             eprintln!(
-                "usage: life storm|kill|share|hostile|stall|users|memory|fail-nth|planted|syscalls [SEED [PROGRAMS]]|unload MODULE.."
+                "usage: life attack|storm|kill|share|hostile|stall|users|memory|fail-nth|planted|syscalls [SEED [PROGRAMS]]|unload MODULE.."
             );
             return ExitCode::from(2);
         }

@@ -13,6 +13,7 @@ use super::Depth;
 use super::guest::{Guest, Job};
 use crate::ctx::Ctx;
 use crate::kernel::Kernel;
+use crate::module;
 use crate::process::{run, stdout};
 
 /// For one group.
@@ -50,6 +51,11 @@ pub(super) fn jobs(ctx: &Ctx, guest: &mut Guest, modules: &[String], depth: Dept
     for &(group, user) in groups {
         let line = format!("{variable}exec {life} {group}");
         guest.jobs.push(Job { user, ..Job::new(&format!("life: {group}"), line, timeout) });
+    }
+    if depth != Depth::Part {
+        guest.load_modules(&[module::build_naive(ctx, guest.kernel)?])?;
+        let line = format!("{variable}{life} attack && rmmod sq_naive");
+        guest.jobs.push(Job::new("life: attack", line, timeout));
     }
     // Where the kernel can make allocations fail, each of a call in turn does, and then some of a random program.
     if guest.kernel == Kernel::Kasan {
