@@ -329,7 +329,8 @@ impl World {
                 HostileHost::run_worker(&ring);
             }
             Step::PollFile => {
-                ring.poll();
+                let ready = ring.poll();
+                assert!(!ready.over || ring.stats().inflight == 0, "LIFE-1: EPOLLHUP, and more may come");
             }
             Step::Look => {
                 let look = ring.look();
