@@ -3,7 +3,7 @@
 
 use liburing_shm::{Errno, Ring, SqeFlags, Wait, opcode};
 
-use super::common::{SOON, build, delay, echo, errno, never, reap};
+use super::common::{SOON, build, delay, echo, reap};
 use std::time::Duration;
 
 #[test]
@@ -30,64 +30,6 @@ fn cq2_a_blocked_ring_goes_on_when_it_is_reaped() {
 }
 
 #[test]
-fn wait1_a_wait_on_a_blocked_ring_ends() {
-    let mut ring = build(Ring::builder(4).cq_entries(4));
-    for lap in 0..2 {
-        for n in 0..4 {
-            ring.submission().push(echo(lap * 4 + n)).unwrap();
-        }
-        ring.submit().unwrap();
-    }
-    // min_complete is clamped to the 4 that there can be, and they are there.
-    ring.submitter().wait(&Wait::new(100).timeout(SOON)).unwrap();
-    assert_eq!(reap(&mut ring).len(), 4);
-    ring.submitter().wait(&Wait::new(4).timeout(SOON)).unwrap();
-    assert_eq!(reap(&mut ring).len(), 4);
-}
-
-#[test]
-fn slots_held_by_slow_requests_are_got_back_by_cancel() {
-    let mut ring = build(Ring::builder(4).cq_entries(4).max_inflight(4));
-    for _ in 0..4 {
-        ring.submission().push(delay(Duration::from_secs(9))).unwrap();
-    }
-    ring.submit().unwrap();
-    ring.submission().push(echo(1).user_data(1)).unwrap();
-    ring.submit().unwrap();
-    assert_eq!(ring.submission().room(), 3, "it waits for a slot");
-    // SAFETY: the bare doorbell has no argument.
-    let stuck = unsafe { ring.submitter().raw_call(sq_uapi::ioctl::ENTER, &mut []) };
-    assert_eq!(stuck, Err(Errno::EBUSY), "no slot, and nothing to reap");
-    let waits = ring.submitter().wait(&Wait::new(1).timeout(Duration::from_millis(20)));
-    assert_eq!(errno(waits), Errno::ETIME, "WAIT-1: a wait goes on, since one of the four will end");
-    assert_eq!(ring.submitter().cancel(liburing_shm::CancelFlags::ANY, 0, 0).unwrap(), 4);
-    ring.submitter().wait(&Wait::new(4).timeout(SOON)).unwrap();
-    let done = reap(&mut ring);
-    assert!(done.iter().all(|done| done.result() == Err(Errno::ECANCELED)));
-    ring.submitter().wait(&Wait::new(1).timeout(SOON)).unwrap();
-    assert_eq!(reap(&mut ring)[0].user_data(), 1);
-}
-
-#[test]
-fn cq4_requests_without_bound_leave_slots_to_the_others() {
-    let mut ring = build(Ring::builder(16).cq_entries(16).max_inflight(16));
-    for n in 0..16 {
-        ring.submission().push(never().user_data(n)).unwrap();
-    }
-    ring.submit().unwrap();
-    // An eighth of 16 is kept: the last two fail at once, in their own completions.
-    let done: Vec<_> = reap(&mut ring).iter().map(|done| (done.user_data(), done.result())).collect();
-    assert_eq!(done, [(14, Err(Errno::EBUSY)), (15, Err(Errno::EBUSY))]);
-    assert_eq!(super::common::one(&mut ring, echo(5)), Ok(5), "the ring goes on");
-    assert_eq!(ring.submitter().cancel(liburing_shm::CancelFlags::USERDATA, 3, 0).unwrap(), 0);
-    ring.submitter().wait(&Wait::new(1).timeout(SOON)).unwrap();
-    assert_eq!(reap(&mut ring)[0].user_data(), 3);
-    ring.submission().push(never().user_data(99)).unwrap();
-    ring.submit().unwrap();
-    assert_eq!(ring.completion().ready(), 0, "a place came free");
-}
-
-#[test]
 fn entries_beyond_max_inflight_wait_for_a_request() {
     let mut ring = build(Ring::builder(16).max_inflight(2));
     for n in 0..10 {
@@ -104,19 +46,6 @@ fn entries_beyond_max_inflight_wait_for_a_request() {
         assert!(ring.submitter().stats().unwrap().inflight <= 2);
     }
     assert_eq!(seen, 10);
-}
-
-#[test]
-fn cq4_requests_without_bound_leave_a_request_to_the_others() {
-    // By default there are half as many requests as slots: they run out first.
-    let mut ring = build(Ring::builder(8));
-    for n in 0..8 {
-        ring.submission().push(never().user_data(n)).unwrap();
-    }
-    ring.submit().unwrap();
-    let done: Vec<_> = reap(&mut ring).iter().map(|done| (done.user_data(), done.result())).collect();
-    assert_eq!(done, [(7, Err(Errno::EBUSY))]);
-    assert_eq!(super::common::one(&mut ring, echo(5)), Ok(5), "the ring goes on");
 }
 
 #[test]

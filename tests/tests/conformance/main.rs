@@ -11,3 +11,4 @@ mod modes;
 mod register;
 mod submit;
 mod wait;
+mod wedges;

@@ -106,19 +106,6 @@ fn sub2_a_skipped_success_is_silent_and_a_failure_is_not() {
 }
 
 #[test]
-fn cq1_skipped_successes_do_not_use_up_slots() {
-    let mut ring = ring(4);
-    for _ in 0..100 {
-        for _ in 0..4 {
-            ring.submission().push(echo(0).flags(SqeFlags::CQE_SKIP_SUCCESS)).unwrap();
-        }
-        ring.submit().unwrap();
-        assert_eq!(ring.submission().room(), 4, "all were consumed");
-    }
-    assert_eq!(one(&mut ring, echo(5)), Ok(5));
-}
-
-#[test]
 fn deferred_operations_complete_too() {
     let mut ring = ring(8);
     assert_eq!(one(&mut ring, opcode::Nop::new().build().flags(SqeFlags::ASYNC)), Ok(0));

@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use liburing_shm::{Completion, Errno, Ring, Wait};
+use liburing_shm::{Errno, Wait};
 
-use super::common::{SOON, build, delay, echo, errno, never, reap, ring};
+use super::common::{SOON, delay, echo, errno, never, reap, ring};
 
 #[test]
 fn wait1_ends_when_enough_is_there() {
@@ -79,36 +79,6 @@ fn wait1_or_idle_ends_when_nothing_can_come() {
     ring.submit().unwrap();
     ring.submitter().wait(&Wait::new(5).or_idle().timeout(SOON)).unwrap();
     assert_eq!(reap(&mut ring).len(), 1, "one was in flight, five were asked for");
-}
-
-/// Every slot is held by a request, and an entry waits for one. There is nothing to reap, so that a wait which ended would come again at
-/// once, and again.
-#[test]
-fn wait1_goes_on_while_requests_hold_every_slot() {
-    for goal in [1, 2] {
-        let mut ring = build(Ring::builder(2).cq_entries(2).max_inflight(2));
-        for n in 0..2 {
-            ring.submission().push(delay(Duration::from_millis(100 + 50 * n)).user_data(n)).unwrap();
-        }
-        ring.submit().unwrap();
-        ring.submission().push(echo(2).user_data(2)).unwrap();
-        ring.submit().unwrap();
-        let mut seen = Vec::new();
-        while seen.len() < 3 {
-            let waited = ring.submitter().wait(&Wait::new(goal.min(3 - seen.len() as u32)).timeout(SOON));
-            let done = reap(&mut ring);
-            match waited {
-                Ok(_) => assert!(!done.is_empty(), "a wait for {goal} is over, and nothing is there"),
-                Err(error) => {
-                    assert_eq!(error.errno(), Some(Errno::EBUSY));
-                    assert!(!done.is_empty(), "EBUSY says to reap, and nothing is there");
-                }
-            }
-            seen.extend(done.iter().map(Completion::user_data));
-        }
-        seen.sort_unstable();
-        assert_eq!(seen, [0, 1, 2]);
-    }
 }
 
 #[test]
