@@ -37,6 +37,23 @@ const PHRASES: &[&str] = &[
 /// How much of a report is shown, after the line that gives it away.
 const REPORT_LINES: usize = 60;
 
+/// Around a report by a sanitizer.
+const RULE: &str = "==================================================================";
+/// In KCSAN's first line.
+const RACE: &str = "KCSAN: data-race in ";
+
+/// Races that KCSAN finds in the kernel itself on paths that we call or in its workers that call us, as its reports' first lines have
+/// the two functions: the memory is the kernel's own. Any other report with a function of ours in it is ours, until somebody has read
+/// it and added it here.
+const KNOWN_RACES: &[(&str, &str)] = &[
+    // task_struct::flags of a worker that writes to ext4: the journal sets a bit, the tick tests another.
+    ("kthread_data", "start_this_handle"),
+    // Marks of the page cache's tree: fsync looks for what is written back while that ends.
+    ("xas_clear_mark", "xas_find_marked"),
+    // A work queue's statistics, counted without a lock.
+    ("process_one_work", "process_one_work"),
+];
+
 /// What in `log` speaks of a fault: the lines that do, with what follows them, once. Out-of-tree taint lines do not.
 pub(crate) fn complaints(log: &str) -> Vec<String> {
     let lines: Vec<&str> = log.lines().collect();
@@ -49,7 +66,7 @@ pub(crate) fn complaints(log: &str) -> Vec<String> {
             continue;
         }
         // The same again says nothing new. In front is the time.
-        if is_complaint(line) && known.insert(line.split_once("] ").map_or(*line, |(_, text)| text)) {
+        if is_complaint(line) && known.insert(text(line)) {
             until = number + REPORT_LINES;
         }
         if number < until {
@@ -59,9 +76,25 @@ pub(crate) fn complaints(log: &str) -> Vec<String> {
     shown
 }
 
-/// The lines that belong to KCSAN's reports of races between two functions of the kernel itself, which has some, whoever called them.
+/// A line without its time.
+fn text<'a>(line: &'a &str) -> &'a str {
+    line.split_once("] ").map_or(*line, |(_, text)| text)
+}
+
+/// The first lines of the reports in `log` that are no [`complaints`], once.
+pub(crate) fn races_of_the_kernel(log: &str) -> Vec<String> {
+    let lines: Vec<&str> = log.lines().collect();
+    let foreign = foreign_races(&lines);
+    let heads = lines.iter().zip(foreign).filter_map(|(line, foreign)| line.split_once(RACE).filter(|_| foreign));
+    let mut heads: Vec<String> = heads.map(|(_, functions)| functions.to_owned()).collect();
+    heads.sort();
+    heads.dedup();
+    heads
+}
+
+/// The lines that belong to KCSAN's reports of races of the kernel with itself, which has some: neither of the two stacks has a
+/// function of ours, or the race is a known one.
 fn foreign_races(lines: &[&str]) -> Vec<bool> {
-    const RULE: &str = "==================================================================";
     let mut foreign = vec![false; lines.len()];
     let mut begin = None;
     for (number, line) in lines.iter().enumerate() {
@@ -73,13 +106,25 @@ fn foreign_races(lines: &[&str]) -> Vec<bool> {
             continue;
         };
         let report = &lines[first..=number];
-        // "BUG: KCSAN: data-race in A [MODULE] / B": the functions of the accesses.
-        let functions = report.iter().find_map(|line| line.split_once("KCSAN: data-race in "));
-        if functions.is_some_and(|(_, functions)| !functions.contains('[')) {
-            foreign[first..=number].fill(true);
+        // "BUG: KCSAN: data-race in A [MODULE] / B": the functions of the accesses. One alone if the other access was not seen.
+        if let Some((_, functions)) = report.iter().find_map(|line| line.split_once(RACE)) {
+            let known = KNOWN_RACES
+                .iter()
+                .any(|(one, other)| functions == format!("{one} / {other}") || functions == format!("{other} / {one}"));
+            if known || !report.iter().any(|line| names_ours(line)) {
+                foreign[first..=number].fill(true);
+            }
         }
     }
     foreign
+}
+
+/// Whether a function of one of our modules is in the line: "sq_wait+0x10/0x20 [sq]", "Workqueue: sq-0 sq_work_runs [sq]".
+fn names_ours(line: &str) -> bool {
+    line.match_indices(" [sq").any(|(at, _)| {
+        let rest = line[at + 2..].trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_');
+        rest.starts_with(']')
+    })
 }
 
 fn is_complaint(line: &str) -> bool {
@@ -109,19 +154,50 @@ mod tests {
         assert!(complaints(&log[..log.find("[    1.2]").unwrap()]).is_empty());
     }
 
-    /// Two reports by KCSAN, the first of them the kernel's own affair, though a module called.
-    #[test]
-    fn races_of_the_kernel_itself_are_not_ours() {
+    /// A report by KCSAN of a race of `functions`, the second of which was called by `caller`.
+    fn race(functions: [&str; 2], caller: &str) -> String {
         let rule = "=".repeat(66);
-        let report = |function: &str| {
-            format!(
-                "[ 1.0] {rule}\n[ 1.0] BUG: KCSAN: data-race in {function} / b\n[ 1.0] read to 0x1 of 4 bytes by task 7 on cpu 0:\n\
-                 [ 1.0]  {function}\n[ 1.0]  sq_wait+0x10/0x20 [sq]\n[ 1.0] Reported by Kernel Concurrency Sanitizer on:\n[ 1.0] {rule}\n"
-            )
-        };
-        assert!(complaints(&report("hrtimer_wakeup")).is_empty());
-        let both = complaints(&(report("hrtimer_wakeup") + &report("drain [sq]")));
-        assert!(both.iter().any(|line| line.contains("data-race in drain [sq]")), "{both:?}");
-        assert!(!both.iter().any(|line| line.contains("hrtimer_wakeup")), "{both:?}");
+        let [one, other] = functions;
+        format!(
+            "[ 1.0] {rule}\n[ 1.0] BUG: KCSAN: data-race in {one} / {other}\n[ 1.0] \n\
+             [ 1.0] write to 0x1 of 4 bytes by interrupt on cpu 1:\n[ 1.0]  {one}+0x1/0x2\n[ 1.0]  handle_irq+0x1/0x2\n[ 1.0] \n\
+             [ 1.0] read to 0x1 of 4 bytes by task 7 on cpu 0:\n[ 1.0]  {other}+0x1/0x2\n[ 1.0]  {caller}\n[ 1.0] \n\
+             [ 1.0] Reported by Kernel Concurrency Sanitizer on:\n[ 1.0] CPU: 0 PID: 7 Comm: life Tainted: [O]=OOT_MODULE\n[ 1.0] {rule}\n"
+        )
+    }
+
+    #[test]
+    fn a_race_of_the_kernel_with_itself_is_not_ours() {
+        let foreign = race(["tick_sched_do_timer", "tick_nohz_stop"], "do_idle+0x1/0x2");
+        assert!(complaints(&foreign).is_empty());
+        assert_eq!(super::races_of_the_kernel(&foreign), ["tick_sched_do_timer / tick_nohz_stop"]);
+        let both = complaints(&(foreign + &race(["handler", "drain [sq]"], "worker+0x1/0x2 [sq]")));
+        assert!(both.iter().any(|line| line.contains("data-race in handler / drain [sq]")), "{both:?}");
+        assert!(!both.iter().any(|line| line.contains("tick_nohz_stop")), "{both:?}");
+    }
+
+    #[test]
+    fn a_known_race_is_the_kernels_whoever_called() {
+        let caller = "sq_vfs_try+0x766/0x8e0 [sq_file]";
+        for functions in [["xas_clear_mark", "xas_find_marked"], ["xas_find_marked", "xas_clear_mark"]] {
+            assert!(complaints(&race(functions, caller)).is_empty());
+        }
+        assert!(!complaints(&race(["xas_clear_mark", "xas_find_marked_other"], caller)).is_empty());
+        assert!(!complaints(&race(["xas_clear_mark", "memcpy_orig"], caller)).is_empty());
+    }
+
+    /// Two functions of the kernel's: on memory of ours perhaps, since we called.
+    #[test]
+    fn a_race_below_our_functions_is_ours() {
+        let queue = "Workqueue: sq-0 sq_work_runs [sq]";
+        for caller in
+            [queue, "sq_wait+0x10/0x20 [sq]", "_RNvXs_4ringNtB1+0x1/0x2 [sq_dma_c]", "sq_read+0x1/0x2 [sq_file]"]
+        {
+            let found = complaints(&race(["memcpy_orig", "copy_to_user"], caller));
+            assert!(found.iter().any(|line| line.contains("memcpy_orig / copy_to_user")), "{caller}: {found:?}");
+        }
+        for caller in ["fs_read+0x1/0x2 [ext4]", "sq_wait+0x1/0x2"] {
+            assert!(complaints(&race(["memcpy_orig", "copy_to_user"], caller)).is_empty(), "{caller}");
+        }
     }
 }

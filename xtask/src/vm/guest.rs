@@ -48,6 +48,8 @@ pub(crate) struct JobResult {
     pub(crate) stderr: String,
     /// Lines of dmesg, written while it ran, that speak of a fault.
     pub(crate) complaints: Vec<String>,
+    /// By KCSAN, of the kernel with itself.
+    pub(crate) races_of_the_kernel: Vec<String>,
 }
 
 /// All results of one boot; its directory goes when this goes.
@@ -298,12 +300,14 @@ fn collect(jobs: Vec<Job>, out: &Path, mut results: Results) -> Result<Results> 
             let uptime = read(name)?;
             uptime.split(' ').next().and_then(|s| s.parse().ok()).with_context(|| format!("no time in {uptime:?}"))
         };
+        let log = read("dmesg")?;
         results.jobs.push(JobResult {
             seconds: clock("ended")? - clock("began")?,
             code: read("code")?.trim().parse().context("an exit code is a number")?,
             stdout: read("stdout")?,
             stderr: read("stderr")?,
-            complaints: dmesg::complaints(&read("dmesg")?),
+            complaints: dmesg::complaints(&log),
+            races_of_the_kernel: dmesg::races_of_the_kernel(&log),
             name: job.name,
         });
     }

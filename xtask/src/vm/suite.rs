@@ -201,6 +201,12 @@ pub(crate) fn summarise(kernel: Kernel, results: &[JobResult]) -> Summary {
             }
         }
     }
+    let mut foreign: Vec<&str> = results.iter().flat_map(|job| &job.races_of_the_kernel).map(String::as_str).collect();
+    foreign.sort_unstable();
+    foreign.dedup();
+    if !foreign.is_empty() {
+        summary.table.push_str(&format!("  races of the kernel with itself, not counted: {}\n", foreign.join(", ")));
+    }
     summary.table.push_str(&format!("  {passed} passed, {} failed, {skipped} skipped on {kernel}", summary.failed));
     summary
 }
