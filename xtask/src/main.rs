@@ -14,6 +14,7 @@ mod install;
 mod kernel;
 mod modinfo;
 mod module;
+mod nightly;
 mod objcheck;
 mod process;
 mod sanitizer;
@@ -44,12 +45,8 @@ struct Cli {
 enum Chore {
     /// Run the test stages: on this host, then in virtual machines
     Test(test::Args),
-    /// The test stage of the guests with counts that take hours, on every kernel, the debug kernels too; a new driver under its fuzz target
-    Nightly {
-        /// Kernel to boot; repeat for several [default: all]
-        #[arg(long, short, value_name = "K")]
-        kernel: Vec<Kernel>,
-    },
+    /// Run what takes hours: the fuzz targets, and the guests' tests at length on every kernel, the debug kernels too
+    Nightly(nightly::Args),
     /// Build the kernel modules, check their objects, and print where they are
     Module {
         /// Kernel to build for; repeat for several [default: 6.12]
@@ -80,12 +77,7 @@ fn main() -> ExitCode {
     let outcome = Ctx::new().and_then(|ctx| match cli.chore {
         Chore::Test(args) => test::run(&ctx, &args),
         Chore::Module { kernel } => module::print_built(&ctx, &Kernel::or_default(&kernel)),
-        Chore::Nightly { kernel } => {
-            test::guide::fuzz(&ctx).and_then(|()| test::host::long_storm(&ctx)).and_then(|()| {
-                let all = [&Kernel::STOCK[..], &Kernel::DEBUG].concat();
-                vm::nightly(&ctx, if kernel.is_empty() { &all } else { &kernel })
-            })
-        }
+        Chore::Nightly(args) => nightly::run(&ctx, &args),
         Chore::NewDriver(args) => driver::new(&ctx, &args),
         Chore::Fuzz(args) => fuzz::fuzz(&ctx, &args),
         Chore::Dist => install::dist::print_made(&ctx),

@@ -17,8 +17,8 @@ use crate::process::{run, stdout};
 /// Reads what rustc's LLVM writes, though that is newer.
 const LLVM: &str = "19";
 
-/// Replays seeds and corpus, and reports the lines of each file, and those that nothing reached.
-pub(crate) fn report(ctx: &Ctx) -> Result<String> {
+/// Replays seeds and corpus, and reports the lines of each file, those that nothing reached, and the per cent that were.
+pub(crate) fn report(ctx: &Ctx) -> Result<(String, f64)> {
     apt::ensure(&[&format!("llvm-{LLVM}")])?;
     let target = ctx.root.join("target/coverage");
     let program = build(ctx, &target)?;
@@ -49,7 +49,7 @@ fn build(ctx: &Ctx, target: &Path) -> Result<PathBuf> {
 }
 
 /// From lcov's `SF:file`, `DA:line,count`.
-fn summary(lcov: &str, sources: &Path) -> String {
+fn summary(lcov: &str, sources: &Path) -> (String, f64) {
     let mut text = String::from("lines of kmod-sq/src reached by seeds and corpus\n");
     let (mut all, mut reached) = (0, 0);
     for record in lcov.split("end_of_record") {
@@ -67,7 +67,7 @@ fn summary(lcov: &str, sources: &Path) -> String {
     }
     let share = f64::from(reached as u32) / f64::from((all as u32).max(1)) * 100.0;
     let _ = write!(text, "{:16} {reached:>4} of {all:>4}, {share:.1} %", "in all");
-    text
+    (text, share)
 }
 
 /// "3-5 9", with a leading "never:" if there are any.
@@ -93,7 +93,8 @@ mod tests {
     #[test]
     fn lines_are_counted() {
         let lcov = "SF:/s/a.rs\nDA:1,0\nDA:2,7\nend_of_record\nSF:/s/b.rs\nDA:4,0\nDA:5,0\nDA:6,0\nend_of_record\n";
-        let text = summary(lcov, Path::new("/s"));
+        let (text, share) = summary(lcov, Path::new("/s"));
+        assert!((19.9..20.1).contains(&share), "{share}");
         assert!(text.contains("a.rs                1 of    2  never: 1\n"), "{text}");
         assert!(text.contains("b.rs                0 of    3  never: 4-6\n"), "{text}");
         assert!(text.ends_with("1 of    5, 20.0 %"), "{text}");

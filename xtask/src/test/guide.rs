@@ -42,8 +42,8 @@ pub(crate) fn check(ctx: &Ctx) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// A new driver of the template under its own fuzz target.
-pub(crate) fn fuzz(ctx: &Ctx) -> Result<()> {
+/// A new driver of the template under its own fuzz target; how that ended.
+pub(crate) fn fuzz(ctx: &Ctx) -> Result<String> {
     let home = ctx.checkout_cache("guide");
     empty(ctx, &home)?;
     let tools = cargo_fuzz(ctx)?.parent().context("a program is in a folder")?.to_owned();
@@ -52,9 +52,8 @@ pub(crate) fn fuzz(ctx: &Ctx) -> Result<()> {
     let log = run("a new driver under its fuzz target", shell(ctx, &home, FUZZ)?.env("PATH", path))?;
     let done =
         log.lines().rev().find(|line| line.starts_with("Done")).context("the fuzzer does not say how it ended")?;
-    println!("a new driver under its fuzz target: {done}");
     fs::remove_dir_all(&home)?;
-    Ok(())
+    Ok(done.to_owned())
 }
 
 /// Makes a home with nothing in it but a link to the checkout.

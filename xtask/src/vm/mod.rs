@@ -133,7 +133,7 @@ const DIRTY_DMESG: u8 = 70;
 
 pub(crate) fn run(ctx: &Ctx, chore: Chore) -> Result<ExitCode> {
     match chore {
-        Chore::Test { kernel, append } => test(ctx, &Kernel::or_default(&kernel), Depth::Usual, &append),
+        Chore::Test { kernel, append } => test(ctx, &Kernel::or_default(&kernel), &append),
         Chore::Planted { kernel } => {
             let kernels = if kernel.is_empty() { Kernel::DEBUG.to_vec() } else { kernel };
             for kernel in kernels {
@@ -154,24 +154,16 @@ pub(crate) fn run(ctx: &Ctx, chore: Chore) -> Result<ExitCode> {
 }
 
 /// The suite on each kernel, one after another.
-pub(crate) fn test(ctx: &Ctx, kernels: &[Kernel], depth: Depth, append: &str) -> Result<ExitCode> {
+fn test(ctx: &Ctx, kernels: &[Kernel], append: &str) -> Result<ExitCode> {
     let programs = Programs::build(ctx)?;
     let mut ok = true;
     for &kernel in kernels {
-        let summary = run_suite(ctx, kernel, &programs, depth, append)?;
+        let summary = run_suite(ctx, kernel, &programs, Depth::Usual, append)?;
         println!("{}", summary.table);
         summary.skips.iter().for_each(|skip| println!("  skipped: {skip}"));
         ok &= summary.failed == 0;
     }
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Everything on `kernels`, and on the debug kernels without preemption as well, which hides other faults than full preemption.
-pub(crate) fn nightly(ctx: &Ctx, kernels: &[Kernel]) -> Result<ExitCode> {
-    let debug: Vec<Kernel> = kernels.iter().copied().filter(|kernel| kernel.debug()).collect();
-    let preempted = test(ctx, kernels, Depth::Long, "")?;
-    let not = test(ctx, &debug, Depth::Usual, "preempt=none")?;
-    Ok(if preempted == ExitCode::SUCCESS { not } else { preempted })
 }
 
 fn run_program(ctx: &Ctx, args: RunArgs) -> Result<ExitCode> {

@@ -21,6 +21,9 @@ use crate::test::host::skips;
 
 /// A whole test program; TCG is some ten times slower than the host.
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(300);
+const PROGRAM_TIMEOUT_LONG: Duration = Duration::from_secs(3600);
+/// For the property tests, of which a guest's usual 200 programs are few.
+const LONG: &str = "SQ_PROGRAMS=5000 ";
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 /// The packages whose integration tests run on the devices.
 const PACKAGES: [&str; 3] = ["sq-conformance", "sq-ram", "sq-file"];
@@ -109,6 +112,7 @@ insmod /lib/modules/sq_ram.ko bytes=61441 mode=0640 && [ $(stat -c %a /dev/sqram
 /// What the modules do, before `life` sees what they survive and unloads them.
 fn jobs(guest: &mut Guest, programs: &Programs, depth: Depth) -> Result<()> {
     guest.jobs.push(Job::new("parameters of sq_ram", RELOAD_RAM.to_owned(), STEP_TIMEOUT));
+    let (variable, timeout) = if depth == Depth::Long { (LONG, PROGRAM_TIMEOUT_LONG) } else { ("", PROGRAM_TIMEOUT) };
     for program in &programs.tests {
         let name = program.file_name().unwrap_or_default().to_string_lossy();
         // cargo appends a hash to the name.
@@ -119,8 +123,8 @@ fn jobs(guest: &mut Guest, programs: &Programs, depth: Depth) -> Result<()> {
         let path = guest.files.add_program(program)?;
         guest.jobs.push(Job::new(
             &name,
-            format!("SQ_BACKEND=device SQ_SCRATCH=/mnt SQ_DISK=/dev/vdb exec {path} --test-threads=2 --show-output"),
-            PROGRAM_TIMEOUT,
+            format!("{variable}SQ_BACKEND=device SQ_SCRATCH=/mnt SQ_DISK=/dev/vdb exec {path} --test-threads=2 --show-output"),
+            timeout,
         ));
     }
     Ok(())
