@@ -30,6 +30,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("fail-nth: ENTER", enters),
     ("fail-nth: ENTER with transfers", transfers),
     ("fail-nth: ISSUE", issues),
+    ("fail-nth: the engines' transfers", engines),
     ("fail-nth: QUIESCE, CANCEL", ends),
     ("fail-nth: poll, epoll", polls),
     ("fail-nth: io_uring's commands", commands),
@@ -41,6 +42,8 @@ const LIMIT: u32 = 2000;
 
 const RAM: &str = "/dev/sqram";
 const FILE: &str = "/dev/sqfile";
+/// The example drivers, in Rust and in C.
+const ENGINES: [&str; 2] = ["/dev/sqdma", "/dev/sqdma_c"];
 
 /// Runs `call` on what `prepare` makes, with each of its points failing in turn.
 fn sweep<T>(what: &str, prepare: impl Fn() -> Result<T, Why>, call: impl Fn(&mut T) -> Res) -> Outcome {
@@ -82,7 +85,7 @@ fn size<T>() -> u32 {
 }
 
 fn opens() -> Outcome {
-    for node in [NULL, RAM, FILE] {
+    for node in [NULL, RAM, FILE].into_iter().chain(ENGINES) {
         sweep(
             node,
             || Ok(None),
@@ -281,6 +284,24 @@ fn issues() -> Outcome {
         })?;
     }
     drop(page);
+    Ok(())
+}
+
+/// Transfers that an interrupt completes: by the ring, and alone.
+fn engines() -> Outcome {
+    for node in ENGINES {
+        let filled = || {
+            let mut ring = Raw::new(node, shape(8, 0))?;
+            (0..4).for_each(|n| ring.push(command(0, n, 1000, 0)));
+            Ok(ring)
+        };
+        sweep(&format!("ENTER of {node}"), filled, |ring| {
+            ring.bell()?;
+            ring.wait(4, 5000)
+        })?;
+        let alone = command(0, 1, 1000, 0);
+        sweep(&format!("ISSUE of {node}"), || Ok(open(node)?), |file| call(file.as_raw_fd(), ioctl::ISSUE, alone))?;
+    }
     Ok(())
 }
 

@@ -10,6 +10,7 @@ mod world;
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
@@ -38,6 +39,9 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
 }
 
 fn run(first: u32, programs: u32) -> Outcome {
+    if let Some(missing) = calls::NODES.iter().find(|node| !Path::new(node).exists()) {
+        return Err(format!("{missing} is missing: load its driver first").into());
+    }
     let faults = inject::available();
     if faults {
         inject::only_below_us()?;

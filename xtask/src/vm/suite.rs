@@ -65,11 +65,12 @@ pub(crate) struct Programs {
 pub(crate) fn run(ctx: &Ctx, kernel: Kernel, programs: &Programs, depth: Depth, append: &str) -> Result<Summary> {
     let built = module::build(ctx, kernel)?;
     let mut guest = Guest::new(ctx, kernel)?;
-    guest.append = format!("{} {append}", guest.append);
+    // A job's whole log fits: a report at its beginning is not overwritten at its end.
+    guest.append = format!("{} log_buf_len=8M {append}", guest.append);
     disk::add(&mut guest)?;
     guest.load_modules(&built.modules)?;
     let loaded = built.modules.iter().filter_map(|m| Some(m.file_stem()?.to_string_lossy().into_owned()));
-    let loaded: Vec<String> = loaded.collect();
+    let mut loaded: Vec<String> = loaded.collect();
     let place = built.modules.first().and_then(|module| module.parent()).context("no module was built")?;
     if depth != Depth::Part {
         refused::jobs(ctx, kernel, &mut guest, place)?;
@@ -77,8 +78,8 @@ pub(crate) fn run(ctx: &Ctx, kernel: Kernel, programs: &Programs, depth: Depth, 
     jobs(&mut guest, programs, depth)?;
     if depth != Depth::Part {
         storage::add(&mut guest, &programs.storage_client)?;
-        examples::add(ctx, kernel, &mut guest, &programs.storm, depth)?;
     }
+    examples::add(ctx, kernel, &mut guest, &programs.storm, depth, &mut loaded)?;
     life::jobs(ctx, &mut guest, &loaded, depth)?;
     if kernel == Kernel::Kasan {
         guest.jobs.push(Job::new("nothing leaked", LEAKS.to_owned(), STEP_TIMEOUT));

@@ -16,7 +16,8 @@ use crate::Random;
 use crate::proc::sleep_us;
 use crate::raw::{self, cancel_any, command, delay, echo, last, never, nop, transfer};
 
-const NODES: [&str; 3] = [raw::NULL, "/dev/sqram", "/dev/sqfile"];
+/// The last two are examples/dma-rust and examples/dma-c, which `run` wants loaded.
+pub(super) const NODES: [&str; 5] = [raw::NULL, "/dev/sqram", "/dev/sqfile", "/dev/sqdma", "/dev/sqdma_c"];
 const NUMBERS: [u32; 8] = [
     ioctl::QUERY,
     ioctl::SETUP,
@@ -84,7 +85,7 @@ fn open(world: &World, random: &mut Random) {
 }
 
 fn device(random: &mut Random, flags: i32) -> i32 {
-    let node = std::ffi::CString::new(NODES[random.below(3) as usize]).unwrap_or_default();
+    let node = std::ffi::CString::new(NODES[random.below(NODES.len() as u64) as usize]).unwrap_or_default();
     // SAFETY: a NUL-terminated path.
     unsafe { libc::open(node.as_ptr(), flags) }
 }
@@ -257,7 +258,7 @@ fn entry(world: &World, random: &mut Random) -> [u64; 8] {
         _ => world.buffer as u64,
     };
     let len = random.below(BUFFER_BYTES as u64);
-    let mut words = match random.below(12) {
+    let mut words = match random.below(14) {
         0 => nop(1),
         1 | 2 => delay(2, random.below(500_000)),
         3 => never(3),
@@ -265,6 +266,8 @@ fn entry(world: &World, random: &mut Random) -> [u64; 8] {
         5 => command(sq_null::cmd::RESULT, 5, random.below(8192).wrapping_sub(5000), 0),
         6 => transfer(22, 6, at, len),
         7 => transfer(23, 7, at, len),
+        // The engines' transfers end by an interrupt, which a cancel may meet; the other drivers know this command, or refuse it.
+        9 | 10 => command(0, 10, random.below(300_000), 0),
         8 => transfer([1, 2, 3, 4, 5][random.below(5) as usize], 8, at, random.below(20)),
         _ => echo(9, 9),
     };
