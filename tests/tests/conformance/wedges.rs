@@ -3,9 +3,13 @@
 //! it only looks: it calls nothing that would have the kernel side go on.
 
 use std::collections::HashSet;
+use std::ffi::CStr;
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-use liburing_shm::{CancelFlags, Completion, Errno, Error, PushError, Ring, SqeFlags, Wait};
+use liburing_shm::opcode::Nop;
+use liburing_shm::{Backend, CancelFlags, Completion, Errno, Error, PushError, Ring, SqeFlags, Wait};
+use sq_driver::{Driver, Issued, Op, Opcodes, RequestId, op};
 
 use super::common::{SOON, build, delay, echo, errno, never, one, reap, ring};
 
@@ -184,24 +188,78 @@ fn wait1_goes_on_while_requests_hold_every_slot() {
     }
 }
 
+/// One slot is held for good, the other by what is not reaped: two there will never be, and the waiter is told to reap.
+#[test]
+fn wait1_a_wait_for_what_only_reaping_allows_says_so() {
+    let mut ring = build(Ring::builder(2).cq_entries(2).max_inflight(2));
+    for entry in [never(), echo(1)] {
+        ring.submission().push(entry).unwrap();
+    }
+    ring.submit().unwrap();
+    ring.submission().push(echo(2)).unwrap();
+    ring.submit().unwrap();
+    assert_eq!(errno(ring.submitter().wait(&Wait::new(2).timeout(SOON))), Errno::EBUSY);
+    assert_eq!(reap(&mut ring)[0].result(), Ok(1));
+    ready(&mut ring, 1);
+    assert_eq!(reap(&mut ring)[0].result(), Ok(2));
+}
+
 // Two submitters, and a drain that stops at its bound.
 
-/// With a queue of one entry each doorbell has soon done its share, and leaves to a worker what the other thread has published meanwhile.
-/// Whoever published the last entry has rung by then, and nobody rings any more.
+/// Whoever issues a command waits at the gate.
+struct Gate(Arc<Barrier>);
+
+impl Driver for Gate {
+    const NAME: &'static CStr = c"gate";
+    const OPCODES: Opcodes = Opcodes::NONE.with(op::NOP).with(op::CMD);
+
+    fn issue<'op>(&self, op: Op<'op>) -> Issued<'op> {
+        if op.entry().opcode() == op::CMD {
+            // In, and out.
+            self.0.wait();
+            self.0.wait();
+        }
+        op.done(0)
+    }
+
+    fn cancel(&self, _: RequestId) {}
+}
+
+/// One thread is in its doorbell, and another publishes and rings, until the first has done its share: what comes then is a worker's, since
+/// nobody rings any more. In a process also in a guest: it is the driver that says when.
 #[test]
 fn bell3_two_submitters_leave_nothing_behind() {
-    const EACH: u64 = 512;
-    let (_submitter, sq, mut cq) = build(Ring::builder(1).cq_entries(2 * EACH as u32)).split();
+    let gate = Arc::new(Barrier::new(2));
+    let backend = Backend::embedded(Gate(gate.clone())).unwrap();
+    let (_submitter, sq, mut cq) = Ring::builder(2).build(&backend).unwrap().split();
     let sq = sq.share();
-    for _ in 0..8 {
+    std::thread::scope(|scope| {
+        scope.spawn(|| sq.submit(&[echo(0)]).unwrap());
+        for next in [echo(1), Nop::new().build()] {
+            gate.wait();
+            sq.submit(&[next]).unwrap();
+            gate.wait();
+        }
+    });
+    soon("the last entry is consumed", || cq.ready() == 3);
+}
+
+/// The same in whatever order it comes, with batches.
+#[test]
+fn bell3_two_busy_submitters_leave_nothing_behind() {
+    const ENTRIES: u32 = 64;
+    let (_submitter, sq, mut cq) = build(Ring::builder(ENTRIES).cq_entries(2 * ENTRIES)).split();
+    let sq = sq.share();
+    for _ in 0..1000 {
         std::thread::scope(|scope| {
-            for thread in 0..2 {
+            for (thread, batch) in [(0, ENTRIES / 2), (1, ENTRIES / 8)] {
                 let sq = sq.clone();
                 scope.spawn(move || {
-                    for n in 0..EACH {
-                        let entry = echo(n).user_data(thread << 32 | n);
-                        soon("a submitter finds room", || match sq.submit(&[entry]) {
-                            Ok(_) => true,
+                    for n in 0..ENTRIES / batch {
+                        let ids = n * batch..(n + 1) * batch;
+                        let batch: Vec<_> = ids.map(|n| echo(0).user_data(thread << 32 | u64::from(n))).collect();
+                        soon("a submitter finds room", || match sq.submit(&batch) {
+                            Ok(()) => true,
                             Err(Error::Push(PushError::Full)) => false,
                             Err(error) => panic!("{error}"),
                         });
@@ -209,9 +267,9 @@ fn bell3_two_submitters_leave_nothing_behind() {
                 });
             }
         });
-        soon("every entry is consumed", || u64::from(cq.ready()) == 2 * EACH);
+        soon("every entry is consumed", || cq.ready() == 2 * ENTRIES);
         let seen: HashSet<_> = cq.reap().map(|done| done.user_data()).collect();
-        assert_eq!(seen.len() as u64, 2 * EACH, "SUB-2: each once");
+        assert_eq!(seen.len(), 2 * ENTRIES as usize, "SUB-2: each once");
     }
 }
 
