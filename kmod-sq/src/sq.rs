@@ -37,6 +37,8 @@ pub(crate) struct Sq {
     /// And those that the short way may take: while there are any, nothing of the drain owner's is in its way ([`Sq::open_short`]), and
     /// no request in flight, since only the drain owner makes one.
     room: u32,
+    /// Most entries that the short way takes at once: a batch, and no more than the queue has (IDX-3). There may be more room than that.
+    longest: u32,
     /// What `sq_state` holds.
     state: u32,
     /// There is more to an entry than the short way knows: it has 128 bytes or its completion 32, the driver wants to know of batches, or
@@ -91,6 +93,7 @@ impl Sq {
             head: 0,
             stash: 0,
             room: 0,
+            longest: geometry.sq_entries.min(BATCH_U32),
             state: sq_state::NEED_WAKEUP,
             odd: geometry.sqe128 || geometry.cqe32 || driver.batches(),
             batch: [[0; 4]; BATCH],
@@ -149,7 +152,7 @@ pub(crate) fn short_pass<H: Host>(ring: &Ring<H>, sq: &mut Sq) -> (u32, bool) {
         let taken = consume::<false, H, _>(ring, &mut sq.intake, head, pair.into_iter());
         return short_taken(ring, sq, tail, taken, 1);
     }
-    if span == 0 || span > sq.room || span > BATCH_U32 {
+    if span == 0 || span > sq.room || span > sq.longest {
         return (0, false);
     }
     let taken = consume_pairs(ring, &mut sq.intake, low(tail), head, span);

@@ -96,6 +96,22 @@ fn idx_3_indices_out_of_their_windows() {
     }
 }
 
+/// IDX-3: more completion slots are free than the queue has entries, and nothing is in the way of a pass.
+#[test]
+fn idx_3_a_tail_too_far_on_the_short_way() {
+    let setup = SqSetup { sq_entries: 4, cq_entries: 32, ..SqSetup::default() };
+    let (ring, mem) = hostile_ring(&setup, &sq_null::Null, Box::new(|_: Access, _: &mut UserSide| ())).unwrap();
+    (0..4).for_each(|index| mem.write_sqe(index, Sqe::NOP.to_words()));
+    for tail in [1, 5] {
+        mem.store_user(UserWord::SqTail, tail);
+        assert!(ring.doorbell().is_ok(), "{tail}");
+    }
+    mem.store_user(UserWord::SqTail, 10);
+    assert!(ring.doorbell().is_err());
+    assert!(ring.is_broken());
+    assert_eq!(mem.load_kernel(KernelWord::SqHead), 5, "no slot is read twice");
+}
+
 /// CQ-2, WAIT-1: the reaper comes between the last look of a pass that found no slot and the flush that ends it. The ring is not
 /// blocked then, and must not say so.
 #[test]
