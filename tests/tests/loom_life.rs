@@ -106,8 +106,9 @@ fn quiesce_against_completion(weaken: Weaken) {
         }
     });
     ring.quiesce(&SqQuiesce::default()).unwrap();
+    let (inflight, ready) = (ring.stats().inflight, Consumer::new().ready(&mem));
     completer.join().unwrap();
-    assert_eq!(Consumer::new().ready(&mem), 1, "SUB-2");
+    assert_eq!((inflight, ready), (0, 1), "LIFE-1: it has ended, and SUB-2: completed");
 }
 
 /// The home lets go of a ring while the last completion arrives: it is freed once, after both.

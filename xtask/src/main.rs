@@ -14,6 +14,7 @@ mod install;
 mod kernel;
 mod modinfo;
 mod module;
+mod mutants;
 mod nightly;
 mod objcheck;
 mod process;
@@ -57,6 +58,8 @@ enum Chore {
     NewDriver(driver::Args),
     /// Run the fuzz targets, and report executions and the lines of kmod-sq/src that they reach
     Fuzz(fuzz::Args),
+    /// Sabotage a copy of the sources, one small thing at a time: each must turn a check red
+    Mutants(mutants::Args),
     /// Pack the sources into an archive that builds without network and cargo, and print where it is
     Dist,
     /// Build the Debian package sq-dkms from that archive, have lintian read it, and print where it is
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         Chore::Nightly(args) => nightly::run(&ctx, &args),
         Chore::NewDriver(args) => driver::new(&ctx, &args),
         Chore::Fuzz(args) => fuzz::fuzz(&ctx, &args),
+        Chore::Mutants(args) => mutants::run(&ctx, &args),
         Chore::Dist => install::dist::print_made(&ctx),
         Chore::Deb => install::deb::print_made(&ctx),
         Chore::Install => install::print_tested(&ctx),

@@ -19,7 +19,7 @@ const FUZZ_SHORT: Duration = Duration::from_secs(60);
 
 /// What the command takes.
 ///
-/// Stages: shuttle, fuzz, driver-fuzz, then vm-K for each kernel K, and once more for those with a sanitizer, without preemption.
+/// Stages: shuttle, mutants, fuzz, driver-fuzz, then vm-K for each kernel K, and once more for those with a sanitizer, without preemption.
 /// The kernels that are not in the cache are built first.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -64,6 +64,7 @@ fn stages(args: &Args) -> Vec<Stage> {
         Stage::new("shuttle", "random schedules for minutes: more threads than loom can take", move |ctx| {
             host::storm(ctx, long)
         }),
+        Stage::new("mutants", "each sabotage of the sources turns its check red", crate::mutants::all),
         Stage::new("fuzz", "each fuzz target for half an hour, and the lines that they reach", move |ctx| {
             fuzz::long(ctx, time)
         }),
@@ -101,6 +102,6 @@ mod tests {
             assert!(all.contains(&format!("vm-{kernel}")), "{all:?}");
         }
         assert!(all.contains(&"vm-kcsan-none".to_owned()) && !all.contains(&"vm-6.1-none".to_owned()), "{all:?}");
-        assert_eq!(names(vec![Kernel::V6_1]), ["shuttle", "fuzz", "driver-fuzz", "vm-6.1"]);
+        assert_eq!(names(vec![Kernel::V6_1]), ["shuttle", "mutants", "fuzz", "driver-fuzz", "vm-6.1"]);
     }
 }

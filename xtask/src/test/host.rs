@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The stages that need no kernel: the compiler's opinion, the tests, the documentation, and loom.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,11 @@ pub(crate) fn stages() -> Vec<Stage> {
             Ok(Outcome { ok: all.ok && random.ok, skips: all.skips, log })
         }),
         Stage::new("spin", "a model of the protocol: nothing stands still while there is work", super::spin::check),
+        Stage::new(
+            "mutants",
+            "the sabotages of `cargo xtask mutants` fit the sources, and three of them turn red",
+            crate::mutants::stage,
+        ),
         Stage::new("fuzz", "a minute of each fuzz target", crate::fuzz::stage),
     ]
 }
@@ -71,10 +77,15 @@ fn tests(ctx: &Ctx) -> Result<Outcome> {
 fn models(ctx: &Ctx, name: &str) -> Command {
     let mut cargo = cargo(ctx);
     cargo.args(["test", "--release", "-p", "sq-conformance", "--test", &format!("{name}*")]);
-    cargo.env("RUSTFLAGS", format!("--cfg {name}")).env("CARGO_TARGET_DIR", ctx.root.join("target").join(name));
+    as_model(&mut cargo, name, &ctx.root.join("target"));
+    cargo
+}
+
+/// Has `cargo` build for that checker.
+pub(crate) fn as_model(cargo: &mut Command, name: &str, target: &Path) {
+    cargo.env("RUSTFLAGS", format!("--cfg {name}")).env("CARGO_TARGET_DIR", target.join(name));
     // Optimised, but not for size or speed of the last per cent: linking would take longer than the models.
     cargo.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
-    cargo
 }
 
 /// Random schedules: seconds of them, or minutes for the night.

@@ -21,7 +21,7 @@ pub(crate) use stage::{Missing, Outcome, Report, Stage};
 
 /// What the test command takes.
 ///
-/// Stages: fmt rules clippy test doctest doc bench loom spin fuzz, then for each kernel K: module-K and vm-K, insns, guide, install, vm-kasan. A
+/// Stages: fmt rules clippy test doctest doc bench loom spin mutants fuzz, then for each kernel K: module-K and vm-K, insns, guide, install, vm-kasan. A
 /// failed stage does not stop the others, but makes the exit code non-zero. The kasan kernel takes minutes to build: unless its stage
 /// is asked for by name, it is skipped when the kernel is not in the cache.
 #[derive(clap::Args)]

@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The sabotages, by what they break. A new mechanism has a row here that leaves it out.
+
+use super::{Check, Mutant};
+
+/// What `cargo xtask test` runs of them: one of each kind of check, and fast.
+pub(super) const SAMPLE: [&str; 3] = ["entry fetched twice", "buf_index not checked", "REDRAIN not set"];
+
+const SQ: &str = "kmod-sq/src/sq.rs";
+const DRAIN: &str = "kmod-sq/src/drain.rs";
+const ENTER: &str = "kmod-sq/src/enter.rs";
+const CQ: &str = "kmod-sq/src/cq.rs";
+const ISSUE: &str = "kmod-sq/src/issue.rs";
+const REQUEST: &str = "kmod-sq/src/request.rs";
+const RING: &str = "kmod-sq/src/ring.rs";
+const CANCEL: &str = "kmod-sq/src/cancel.rs";
+const POLL: &str = "kmod-sq/src/poll.rs";
+const PARSE: &str = "kmod-sq/src/parse.rs";
+const ACCEPT: &str = "kmod-sq/src/accept.rs";
+const DOOR: &str = "kmod-sq/src/door.rs";
+const MAPPED: &str = "uapi/src/mapped.rs";
+const PRODUCER: &str = "liburing-shm/src/ring/producer.rs";
+const CONSUMER: &str = "liburing-shm/src/ring/consumer.rs";
+const QUEUE: &str = "liburing-shm/src/queue.rs";
+
+const fn suite(test: &'static str) -> Check {
+    Check::Test("sq-conformance", "conformance", test)
+}
+
+const fn hostile(test: &'static str) -> Check {
+    Check::Test("sq-conformance", "hostile_memory", test)
+}
+
+const fn row(
+    name: &'static str,
+    rule: &'static str,
+    file: &'static str,
+    [old, new]: [&'static str; 2],
+    check: Check,
+) -> Mutant {
+    Mutant { name, rule, file, old, new, check }
+}
+
+pub(super) const MUTANTS: &[Mutant] = &[
+    // What the user side writes.
+    row(
+        "entry fetched twice",
+        "SNAP-1",
+        SQ,
+        [
+            "first.copy_from_slice(&words);",
+            "let at = head.wrapping_add(taken(places.len())).wrapping_sub(1);
+            first.copy_from_slice(&ring.mem.sqe_run(at, 1).next().unwrap_or(words));",
+        ],
+        hostile("random_programs"),
+    ),
+    row(
+        "window of sq_tail not checked",
+        "IDX-3",
+        SQ,
+        ["if span > ring.geometry.sq_entries {", "if false && span > 0 {"],
+        hostile("idx_3_indices_out_of_their_windows"),
+    ),
+    row(
+        "sq_tail trusted at a second look",
+        "IDX-3",
+        SQ,
+        [
+            "let most = span.min(bound);",
+            "let most = ring.mem.load_user(UserWord::SqTail).wrapping_sub(low(sq.head)).min(bound);",
+        ],
+        hostile("random"),
+    ),
+    row(
+        "cq_head let past cq_tail",
+        "IDX-3",
+        CQ,
+        ["if head.wrapping_sub(self.head) > tail.wrapping_sub(self.head) {", "if false && tail == head {"],
+        hostile("idx_3_indices_out_of_their_windows"),
+    ),
+    row(
+        "cq_head trusted at a second look",
+        "IDX-3",
+        CQ,
+        ["self.head = head;", "self.head = mem.load_user(UserWord::CqHead);"],
+        hostile("random"),
+    ),
+    row(
+        "index of an entry not masked",
+        "IDX-1",
+        MAPPED,
+        ["(index & self.sq_mask) as usize * self.sqe_bytes", "index as usize * self.sqe_bytes"],
+        Check::Test("sq-uapi", "mapped", "idx1"),
+    ),
+    row(
+        "index of a run masked too late",
+        "IDX-1",
+        MAPPED,
+        ["index & entries.wrapping_sub(1)", "index & entries.wrapping_mul(2).wrapping_sub(1)"],
+        Check::Test("sq-uapi", "mapped", "idx1"),
+    ),
+    row(
+        "ioprio not checked",
+        "SUB-1",
+        PARSE,
+        ["0xffff_00ff |", "0x0000_00ff |"],
+        Check::Test("kmod-sq", "parse_cells", ""),
+    ),
+    row(
+        "buf_index not checked",
+        "SUB-1",
+        PARSE,
+        ["must_be_zero(spec.buf_index, 0xffff) | ", ""],
+        Check::Test("kmod-sq", "parse_cells", ""),
+    ),
+    row(
+        "reserved field of ENTER not checked",
+        "SUB-1",
+        ENTER,
+        ["|| enter.resv != 0", ""],
+        suite("reserved_fields_of_every_call"),
+    ),
+    row(
+        "reserved field of CANCEL not checked",
+        "SUB-1",
+        CANCEL,
+        ["cancel.resv0 != 0 || ", ""],
+        suite("reserved_fields_of_every_call"),
+    ),
+    row(
+        "door takes a skipped completion",
+        "SUB-1",
+        PARSE,
+        ["widen8(!sqe_flags::ASYNC) << 8", "widen8(!(sqe_flags::ASYNC | sqe_flags::CQE_SKIP_SUCCESS)) << 8"],
+        suite("what_needs_a_ring_is_refused"),
+    ),
+    row(
+        "links accepted",
+        "LINK-1",
+        PARSE,
+        ["const DRIVERS: u8 = ANY_TIME |", "const DRIVERS: u8 = sqe_flags::IO_LINK | ANY_TIME |"],
+        suite("what_is_not_implemented_is_refused"),
+    ),
+    row(
+        "door takes ASYNC_CANCEL",
+        "SUB-1",
+        DOOR,
+        [" | 1 << op::ASYNC_CANCEL;", ";"],
+        suite("what_needs_a_ring_is_refused"),
+    ),
+    row(
+        "opcodes given up come back",
+        "SEC-3",
+        PARSE,
+        ["Self { opcodes: self.opcodes & allowed,", "Self { opcodes: allowed,"],
+        Check::Test("kmod-sq", "parse_cells", "an_opcode_given_up_does_not_come_back"),
+    ),
+    row(
+        "length of a vector not checked",
+        "SNAP-3",
+        ACCEPT,
+        ["if total > u64::from(limit::TRANSFER_BYTES) {", "if false {"],
+        Check::Test("liburing-shm", "driver_side", "snap3_a_vector_is_checked"),
+    ),
+    // Fences, and looking again.
+    row(
+        "no fence: NEED_WAKEUP, sq_tail",
+        "BELL-1",
+        DRAIN,
+        ["self.ring.mem.kernel_fence(Fence::BellKernel);", "let _ = Fence::BellKernel;"],
+        Check::Loom("loom_worker", "bell_1_worker_idle"),
+    ),
+    row(
+        "no fence: sq_tail, NEED_WAKEUP",
+        "BELL-1",
+        PRODUCER,
+        ["self.mem.user_fence(Fence::BellUser);", "let _ = Fence::BellUser;"],
+        Check::Loom("loom_worker", "bell_1_worker_idle"),
+    ),
+    row(
+        "no second look before idling",
+        "BELL-1",
+        DRAIN,
+        ["if self.is_empty() || self.ring.stopped() != 0 {", "if self.is_empty() || true {"],
+        Check::Loom("loom_worker", "bell_1_worker_idle"),
+    ),
+    row(
+        "poller sleeps whatever it found",
+        "BELL-1",
+        POLL,
+        ["} else if owner.go_idle() {", "} else if owner.go_idle() || true {"],
+        Check::Loom("loom_worker", "bell_1_poller_idle"),
+    ),
+    row(
+        "no fence: CQ_BLOCKED, cq_head",
+        "CQ-2",
+        SQ,
+        ["ring.mem.kernel_fence(Fence::BlockedKernel);", "let _ = Fence::BlockedKernel;"],
+        Check::Loom("loom_worker", "cq_2_worker_blocked"),
+    ),
+    row(
+        "no fence: cq_head, CQ_BLOCKED",
+        "CQ-2",
+        CONSUMER,
+        ["mem.user_fence(Fence::BlockedUser);", "let _ = Fence::BlockedUser;"],
+        Check::Loom("loom_worker", "cq_2_worker_blocked"),
+    ),
+    row(
+        "no second look before blocking",
+        "CQ-2",
+        SQ,
+        ["cq.look(&ring.mem, &ring.posted)?;", "if !said { cq.look(&ring.mem, &ring.posted)?; }"],
+        Check::Loom("loom_worker", "cq_2_worker_blocked"),
+    ),
+    row(
+        "no fence: posted, watched",
+        "BELL-4",
+        SQ,
+        ["ring.mem.kernel_fence(Fence::PostKernel);", "let _ = Fence::PostKernel;"],
+        Check::Loom("loom_wait", "bell_4_inline_waiter"),
+    ),
+    row(
+        "no fence: watched, posted",
+        "BELL-4",
+        CQ,
+        ["mem.kernel_fence(Fence::WatchKernel);", "let _ = (mem, Fence::WatchKernel);"],
+        Check::Loom("loom_wait", "bell_4_inline_waiter"),
+    ),
+    row(
+        "REDRAIN not set",
+        "BELL-5",
+        DRAIN,
+        ["fetch_or(OWNED | REDRAIN,", "fetch_or(OWNED,"],
+        Check::Loom("loom_submit", "bell_5_two_submitters"),
+    ),
+    row(
+        "drain let go whatever was said",
+        "BELL-5",
+        DRAIN,
+        [
+            "compare_exchange(OWNED, FREE, at!(DrainRelease, Release), Ordering::Relaxed).is_ok()",
+            "swap(FREE, at!(DrainRelease, Release)) != FREE",
+        ],
+        Check::Loom("loom_submit", "bell_5_two_submitters"),
+    ),
+    row(
+        "a bounded drain hands nothing over",
+        "BELL-3",
+        ENTER,
+        ["has done its share.\n        H::work(self);", "has done its share."],
+        Check::Loom("loom_submit", "bell_3_two_submitters_bounded"),
+    ),
+    // Completions and their slots.
+    row(
+        "last completion not shown",
+        "CQ-1",
+        SQ,
+        [
+            "ring.posted.show(&ring.mem, tail.wrapping_add(taken.posted.into()));",
+            "ring.posted.show(&ring.mem, tail.wrapping_add(u64::from(taken.posted).saturating_sub(1)));",
+        ],
+        suite("sub2_each_entry_has_one_completion"),
+    ),
+    row(
+        "one slot too many",
+        "CQ-1",
+        CQ,
+        ["self.entries.saturating_sub(taken)", "self.entries.saturating_sub(taken).wrapping_add(1)"],
+        hostile("random"),
+    ),
+    row(
+        "slot of a skipped success lost",
+        "CQ-5",
+        CQ,
+        ["self.promised = self.promised.wrapping_sub(1);", "let _ = self.promised;"],
+        suite("cq1_a_skipped_success_that_comes_later"),
+    ),
+    row("user_data not echoed", "SUB-2", SQ, ["*op4 = user_data;", "*op4 = user_data >> 1;"], suite("sub2_user_data")),
+    row(
+        "skipped success posted anyway",
+        "SUB-2",
+        SQ,
+        ["if word0 & SKIP_SUCCESS != 0 && res >= 0 {", "if word0 & SKIP_SUCCESS != 0 && res > 4095 {"],
+        suite("sub2_a_skipped_success_is_silent"),
+    ),
+    row(
+        "an entry leaves fields to the next",
+        "SUB-2",
+        SQ,
+        ["if !ODD && res != ELSEWHERE {", "if ODD && res != ELSEWHERE {"],
+        suite("every_other_entry_has_the_same_answer"),
+    ),
+    row(
+        "result words left to the next",
+        "SUB-2",
+        SQ,
+        ["let [c, d] = core::mem::take(&mut intake.op.extra);", "let [c, d] = intake.op.extra;"],
+        hostile("random_programs"),
+    ),
+    row(
+        "request without bound takes the reserve",
+        "CQ-4",
+        REQUEST,
+        ["if self.indefinite >= most_indefinite {", "if self.indefinite > most_indefinite {"],
+        suite("cq4_requests_without_bound"),
+    ),
+    row(
+        "want of requests not mended",
+        "CQ-1",
+        RING,
+        ["matches!(cq.stall, Stall::Slot | Stall::Request)", "matches!(cq.stall, Stall::Slot)"],
+        Check::Test("sq-conformance", "parked", "wait1_"),
+    ),
+    row(
+        "slots never given to a block",
+        "CQ-2",
+        RING,
+        ["matches!(cq.stall, Stall::Slot | Stall::Request)", "matches!(cq.stall, Stall::Request)"],
+        suite("cq1_a_skipped_success_that_comes_later"),
+    ),
+    // Waiting and being told.
+    row(
+        "no wake-up at a block",
+        "WAIT-1",
+        SQ,
+        ["ring.host.notify(Notify { waiters: true, eventfd: false });", "let _ = Notify::default();"],
+        Check::Loom("loom_wait", "wait_1_blocked_waiter"),
+    ),
+    row(
+        "eventfd not signalled",
+        "BELL-4",
+        CQ,
+        ["waiters: due || self.polled, eventfd }", "waiters: due || self.polled, eventfd: eventfd && !self.eventfd }"],
+        suite("bell4_an_eventfd_is_signalled_once_a_batch"),
+    ),
+    row(
+        "suppressed eventfd signalled",
+        "BELL-4",
+        CQ,
+        ["& cq_flags::EVENTFD_DISABLED == 0", "& cq_flags::EVENTFD_DISABLED < 2"],
+        suite("bell4_an_eventfd_is_quiet_while_it_is_suppressed"),
+    ),
+    row(
+        "who polls not woken",
+        "BELL-4",
+        CQ,
+        ["waiters: due || self.polled, eventfd }", "waiters: due, eventfd }"],
+        Check::Loom("loom_worker", "bell_1_worker_enabled"),
+    ),
+    // Canceling, and the end.
+    row(
+        "cancel during issue dropped",
+        "CAN-1",
+        REQUEST,
+        ["if meta.canceled { Meanwhile::Canceled(meta.id) } else { Meanwhile::Nothing }", "Meanwhile::Nothing"],
+        Check::Loom("loom_cancel", "can_1_against_issue"),
+    ),
+    row(
+        "cancel does not claim from the clock",
+        "CAN-1",
+        REQUEST,
+        ["if matches!(found, Found::Timed(_)) {", "if false {"],
+        Check::Loom("loom_cancel", "can_1_against_clock"),
+    ),
+    row(
+        "completion during issue posted at once",
+        "CQ-5",
+        REQUEST,
+        ["if meta.issuing {", "if false {"],
+        suite("deferred_operations_complete_too"),
+    ),
+    row(
+        "QUIESCE does not wait for the drain",
+        "LIFE-1",
+        CANCEL,
+        ["self.await_quiet(deadline, Self::drain_is_free)?;", "let _ = Self::drain_is_free;"],
+        Check::Loom("loom_life", "life_1_quiesce_against_drain"),
+    ),
+    row(
+        "QUIESCE does not wait for requests",
+        "LIFE-1",
+        CANCEL,
+        ["self.posted.inflight() == 0", "true"],
+        Check::Loom("loom_life", "life_1_quiesce_against_completion"),
+    ),
+    row(
+        "request does not keep its ring",
+        "LIFE-2",
+        ISSUE,
+        ["ring.count_ref();", ""],
+        Check::Loom("loom_life", "life_2_close_against_completion"),
+    ),
+    // The application's half.
+    row(
+        "batch published in part",
+        "IDX-4",
+        QUEUE,
+        ["if (sq.room() as usize) < batch.len() {", "if sq.room() == 0 {"],
+        suite("entries_of_a_batch_larger_than_the_queue_are_refused_whole"),
+    ),
+    row(
+        "reaper does not ring for slots",
+        "CQ-2",
+        CONSUMER,
+        ["(sq_state::CQ_BLOCKED | sq_state::NEED_ENTER) != 0", "sq_state::NEED_ENTER != 0"],
+        suite("cq2_a_reaper_that_publishes_late"),
+    ),
+    row(
+        "bell at any state but idle left out",
+        "BELL-1",
+        PRODUCER,
+        ["& sq_state::NEED_WAKEUP != 0", "& sq_state::NEED_WAKEUP == u32::MAX"],
+        suite("bell1_bell2_one_doorbell"),
+    ),
+];
