@@ -9,7 +9,8 @@ use sq_conformance::checkers::hostile_host::hostile_ring;
 use sq_conformance::checkers::program::Program;
 use sq_conformance::checkers::slots::WriteSqe;
 use sq_conformance::checkers::world::{Ran, bytes_of, run};
-use sq_uapi::{Cqe, KernelWord, SqSetup, Sqe, UserMem, UserWord};
+use sq_uapi::consts::register_op;
+use sq_uapi::{Cqe, KernelWord, SqRegister, SqSetup, Sqe, UserMem, UserWord};
 
 /// SNAP-1, SUB-2, CQ-1, CQ-5, IDX-3, BELL-3 on every program. A failing seed is replayed by `SQ_SEED=n`.
 #[test]
@@ -93,6 +94,21 @@ fn idx_3_indices_out_of_their_windows() {
         mem.store_user(word, value);
         let _ = ring.doorbell();
         assert!(ring.is_broken(), "{word:?} = {value}");
+    }
+}
+
+/// IDX-3: who has an eventfd, and maybe no file to poll, is told by it that the ring broke, once.
+#[test]
+fn idx_3_an_eventfd_is_signalled_when_the_ring_breaks() {
+    let setup = SqSetup { sq_entries: 4, ..SqSetup::default() };
+    let (ring, mem) = hostile_ring(&setup, &sq_null::Null, Box::new(|_: Access, _: &mut UserSide| ())).unwrap();
+    // What is at a user address is another descriptor at each look: one of them is good.
+    let register = SqRegister { op: register_op::EVENTFD, nr: 1, arg: 0x1000, ..SqRegister::default() };
+    assert!((0..100).any(|_| ring.register(&register).is_ok()));
+    mem.store_user(UserWord::SqTail, 5);
+    for _ in 0..2 {
+        assert!(ring.doorbell().is_err());
+        assert_eq!(ring.host().signals(), 1);
     }
 }
 

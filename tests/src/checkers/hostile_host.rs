@@ -60,6 +60,8 @@ pub struct HostileHost<M = HostileMem> {
     eventfd: AtomicBool,
     /// Calls of `notify` for waiters.
     notified: AtomicU64,
+    /// And for the eventfd.
+    signalled: AtomicU64,
     /// Somebody writes to the ring who does not keep the protocol: sleepers may oversleep what it brings about.
     pub lawless: AtomicBool,
     /// Nobody is ever woken: a bug to plant.
@@ -98,6 +100,7 @@ impl<M> Default for HostileHost<M> {
             killed: AtomicBool::default(),
             eventfd: AtomicBool::default(),
             notified: AtomicU64::default(),
+            signalled: AtomicU64::default(),
             lawless: AtomicBool::default(),
             deaf: AtomicBool::default(),
             traces: AtomicU32::default(),
@@ -188,6 +191,11 @@ impl<M: KernelMem + Send + Sync + 'static> HostileHost<M> {
         self.now_ns.load(SeqCst)
     }
 
+    /// How often the eventfd was signalled.
+    pub fn signals(&self) -> u64 {
+        self.signalled.load(SeqCst)
+    }
+
     /// The process gets a signal that kills.
     pub fn kill(&self) {
         self.killed.store(true, SeqCst);
@@ -270,6 +278,7 @@ impl<M: KernelMem + Send + Sync + 'static> Host for HostileHost<M> {
     fn notify(&self, whom: Notify) {
         let heard = whom.waiters && !self.deaf.load(SeqCst);
         self.notified.fetch_add(u64::from(heard), SeqCst);
+        self.signalled.fetch_add(u64::from(whom.eventfd), SeqCst);
         point(Why::Point);
     }
 

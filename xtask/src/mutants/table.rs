@@ -320,6 +320,37 @@ pub(super) const MUTANTS: &[Mutant] = &[
     ),
     // Waiting and being told.
     row(
+        "eventfd not told of a break",
+        "IDX-3",
+        RING,
+        [
+            "self.mem.store_kernel(KernelWord::Broken, 1);\n            self.notify_all();",
+            "self.mem.store_kernel(KernelWord::Broken, 1);",
+        ],
+        hostile("idx_3_an_eventfd"),
+    ),
+    row(
+        "idle while requests are in flight",
+        "WAIT-1",
+        ENTER,
+        ["self.is_drained() && self.posted.inflight() == 0", "self.is_drained()"],
+        Check::Loom("loom_wait", "wait_1_idle_waiter_deferred"),
+    ),
+    row(
+        "idle while entries are there",
+        "WAIT-1",
+        ENTER,
+        ["self.is_drained() && self.posted.inflight() == 0", "self.posted.inflight() == 0"],
+        Check::Loom("loom_wait", "wait_1_idle_waiter_inline"),
+    ),
+    row(
+        "who quiesces not told of a stopped drain",
+        "LIFE-1",
+        DRAIN,
+        ["if back.is_none() && end == End::Stopped {", "if false && back.is_none() && end == End::Stopped {"],
+        Check::Loom("loom_life", "life_1_quiesce"),
+    ),
+    row(
         "no wake-up at a block",
         "WAIT-1",
         SQ,
@@ -367,7 +398,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "CQ-5",
         REQUEST,
         ["if meta.issuing {", "if false {"],
-        suite("deferred_operations_complete_too"),
+        hostile("random_programs"),
     ),
     row(
         "QUIESCE does not wait for the drain",
@@ -403,7 +434,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "CQ-2",
         CONSUMER,
         ["(sq_state::CQ_BLOCKED | sq_state::NEED_ENTER) != 0", "sq_state::NEED_ENTER != 0"],
-        suite("cq2_a_reaper_that_publishes_late"),
+        Check::Loom("loom_worker", "cq_2"),
     ),
     row(
         "bell at any state but idle left out",
