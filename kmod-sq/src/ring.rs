@@ -57,7 +57,7 @@ pub(crate) fn count(counter: &AtomicU64) {
 /// What `poll` tells of a ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ready {
-    /// Completions are there to reap, or NEED_ENTER is set: `EPOLLIN`.
+    /// Completions are there to reap, or may be (`cq_head` left its window); or NEED_ENTER is set and the ring not quiesced: `EPOLLIN`.
     pub readable: bool,
     /// An index left its window: `EPOLLERR`.
     pub broken: bool,
@@ -281,20 +281,21 @@ impl<H: Host> Ring<H> {
         // As QUIESCE waits for it: an owner that is here looks again, and tells when it has gone.
         let shut = self.stopped() & stop::QUIESCED != 0;
         let quiet = shut && self.drain_is_free();
-        let looked = self.cq.with(|cq| {
+        let (looked, over) = self.cq.with(|cq| {
             cq.wake_pollers(&self.mem, &self.posted);
             if shut {
                 cq.wake_when_idle(&self.mem, &self.posted);
             }
-            let unreaped = cq.look(&self.mem, &self.posted)?;
-            let over = quiet && self.posted.inflight() == 0;
-            Ok(Ready { readable: unreaped > 0 || (cq.stall == Stall::Process && !shut), over, broken: false })
+            let looked = cq.look(&self.mem, &self.posted);
+            let readable = looked.map(|unreaped| unreaped > 0 || (cq.stall == Stall::Process && !shut));
+            (readable, quiet && self.posted.inflight() == 0)
         });
-        let ready = looked.unwrap_or_else(|out| {
+        let readable = looked.unwrap_or_else(|out| {
             self.break_ring(out);
-            Ready::default()
+            // What is there cannot be counted any more.
+            true
         });
-        Ready { broken: self.is_broken(), ..ready }
+        Ready { readable, broken: self.is_broken(), over }
     }
 
     /// The counters.

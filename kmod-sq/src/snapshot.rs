@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Entries in private memory.
 //!
-//! The one place where the kernel side touches an entry in shared memory is [`KernelMem::sqe_run`](sq_uapi::KernelMem::sqe_run):
-//! what comes out of it are values, and there is no way back from them to the slot (SNAP-1, SNAP-2).
+//! The kernel side touches an entry in shared memory by what [`KernelMem`](sq_uapi::KernelMem) has for that, and nowhere else: what comes out
+//! are values, and there is no way back from them to the slot (SNAP-1, SNAP-2).
 
 /// An entry in private memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

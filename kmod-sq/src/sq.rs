@@ -52,8 +52,8 @@ pub(crate) struct Sq {
 /// What an entry passes on its way to the driver.
 #[repr(C)]
 pub(crate) struct Intake {
-    /// First, so that it is where the rest is. The operation being issued. Between two of them `op.sqe` is [`NOP`] but for word 4, and nothing but that has to be written for
-    /// such an entry; but for a parked one.
+    /// The operation being issued. First, so that it is where the rest is. Unless the ring is `odd` or an entry parked, `op.sqe` is [`NOP`]
+    /// but for word 4 whenever the short way is taken, and nothing but that has to be written for such an entry.
     pub(crate) op: RawOp,
     /// What the opcodes and fields must satisfy.
     accepts: Accepts,

@@ -268,7 +268,8 @@ impl SubmissionQueue {
         Ok(fresh)
     }
 
-    /// Whether the kernel side sleeps, as of now, so that the next submit rings the doorbell. On a ring that its caller drains it always does.
+    /// Whether the kernel side says that it sleeps, or is about to, as of now: NEED_WAKEUP. Where a worker or a polling thread drains, the
+    /// next submit rings the doorbell then. A ring that its caller drains is always rung.
     #[must_use]
     pub fn need_wakeup(&self) -> bool {
         self.shared.mem.load_kernel(KernelWord::SqState) & sq_state::NEED_WAKEUP != 0

@@ -78,6 +78,22 @@ fn a_driver_without_files_takes_none() {
     assert_eq!(errno(ring.submitter().unregister_files()), Errno::ENXIO);
 }
 
+/// Where NOPs went the short way until now.
+#[test]
+fn sec3_a_nop_that_was_given_up_is_refused() {
+    let mut ring = ring(8);
+    let nop = || opcode::Nop::new().build();
+    assert_eq!((one(&mut ring, nop()), one(&mut ring, nop())), (Ok(0), Ok(0)));
+    ring.submitter().allow_opcodes(1 << sq_uapi::consts::op::CMD).unwrap();
+    assert_eq!(one(&mut ring, nop()), Err(Errno::EOPNOTSUPP));
+    for _ in 0..2 {
+        ring.submission().push(nop()).unwrap();
+    }
+    ring.submit_and_wait(2).unwrap();
+    assert!(ring.completion().reap().all(|done| done.result() == Err(Errno::EOPNOTSUPP)));
+    assert_eq!(one(&mut ring, echo(1)), Ok(1));
+}
+
 #[test]
 fn sec3_the_opcode_mask_only_shrinks() {
     let mut ring = ring(8);

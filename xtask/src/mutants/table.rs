@@ -320,6 +320,20 @@ pub(super) const MUTANTS: &[Mutant] = &[
     ),
     // Waiting and being told.
     row(
+        "short way open to opcodes given up",
+        "SEC-3",
+        SQ,
+        ["        self.close_short();\n        self.intake.accepts", "        self.intake.accepts"],
+        suite("sec3_a_nop_that_was_given_up"),
+    ),
+    row(
+        "short way longer than the queue",
+        "IDX-3",
+        SQ,
+        ["geometry.sq_entries.min(BATCH_U32)", "BATCH_U32"],
+        hostile("idx_3_a_tail_too_far_on_the_short_way"),
+    ),
+    row(
         "eventfd not told of a break",
         "IDX-3",
         RING,

@@ -119,7 +119,7 @@ fn foreign_races(lines: &[&str]) -> Vec<bool> {
     foreign
 }
 
-/// Whether a function of one of our modules is in the line: "sq_wait+0x10/0x20 [sq]", "Workqueue: sq-0 sq_work_runs [sq]".
+/// Whether a function of one of our modules is in the line: `sq_wait+0x10/0x20 [sq]`, `Workqueue: sq-0 sq_work_runs [sq]`.
 fn names_ours(line: &str) -> bool {
     line.match_indices(" [sq").any(|(at, _)| {
         let rest = line[at + 2..].trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_');
