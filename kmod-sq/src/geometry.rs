@@ -4,7 +4,7 @@
 //! ```text
 //!  user region, mapped read-write            kernel region, mapped read-only
 //!  0    sq_tail          (submitter)         0    sq_head, sq_state  (drain owner)
-//!  128  cq_head, cq_flags  (reaper)          128  cq_tail            (completion lock)
+//!  128  cq_head, cq_flags  (reaper)          128  cq_tail            (whoever posts)
 //!  256  sqes[sq_entries]                     256  broken             (set once)
 //!                                            384  cqes[cq_entries]
 //! ```

@@ -41,7 +41,7 @@ pub enum KernelWord {
     SqHead,
     /// [`consts::sq_state`](crate::consts::sq_state). Written by the drain owner.
     SqState,
-    /// Free-running count of completions posted. Written under the completion lock.
+    /// Free-running count of completions posted. Written by the drain owner while no request is in flight, else under the completion lock.
     CqTail,
     /// Non-zero once the ring is broken. Set once, never cleared.
     Broken,

@@ -21,11 +21,11 @@ impl Memory {
 
     /// Four entries of 128 bytes, four completions of 32, each array between words that must stay as they are.
     fn view(&self) -> Mapped {
-        self.view_of(true)
+        self.view_of(true, true)
     }
 
-    /// The same, or with entries of 64 bytes and completions of 16.
-    fn view_of(&self, wide: bool) -> Mapped {
+    /// The same, or with entries of 64 bytes or completions of 16.
+    fn view_of(&self, sqe128: bool, cqe32: bool) -> Mapped {
         let start = |region: &[AtomicU64]| NonNull::from(region).cast::<u8>();
         let offsets = SqOffsets {
             sq_tail: 0,
@@ -40,7 +40,7 @@ impl Memory {
             resv: [0; 7],
         };
         let (user, kernel) = (start(&self.user), start(&self.kernel));
-        let parts = Parts { user, kernel, offsets, sq_entries: 4, cq_entries: 4, sqe128: wide, cqe32: wide };
+        let parts = Parts { user, kernel, offsets, sq_entries: 4, cq_entries: 4, sqe128, cqe32 };
         // SAFETY: 4096 bytes hold the words, 256 + 4 * 128 and 384 + 4 * 32; the vectors outlive the view in each test.
         unsafe { Mapped::new(parts) }
     }
@@ -100,7 +100,7 @@ fn idx1_a_run_ends_where_its_array_does() {
 
 fn a_run_ends_where_its_array_does(wide: bool, index: u32, most: u32) {
     let memory = Memory::new();
-    let view = memory.view_of(wide);
+    let view = memory.view_of(wide, wide);
     for slot in 0..4u32 {
         write_sqe(&view, slot, [slot.into(); 8]);
     }
@@ -141,13 +141,38 @@ fn pairs_end_with_the_shorter(memory: &Memory, view: &Mapped, index: u32, most: 
     assert_eq!(touched, expected, "{most} pairs from {index}");
 }
 
+/// On a ring whose entries or completions are longer, pairs may be other bytes of their arrays, but of nothing else. (Such a ring has
+/// none: `every_shape_has_its_own_bytes` in the conformance suite.)
+#[test]
+fn idx1_pairs_stay_in_their_arrays_whatever_the_shape() {
+    for (sqe128, cqe32) in [(true, true), (true, false), (false, true), (false, false)] {
+        for (tail, head, most) in [(0, 0, 9), (3, 3, 4), (1, 2, 4), (2, 1, u32::MAX), (u32::MAX, u32::MAX - 1, 4)] {
+            let memory = Memory::new();
+            let view = memory.view_of(sqe128, cqe32);
+            let entries = 256 / 8..256 / 8 + 4 * if sqe128 { 16 } else { 8 };
+            (0..WORDS).for_each(|at| memory.user[at].store(if entries.contains(&at) { 1 } else { u64::MAX }, Relaxed));
+            let pairs = view.pair_run(tail, head, most).chain(view.pair(tail, head));
+            let copied: Vec<_> = pairs
+                .map(|(place, words)| {
+                    place.write_wide([1; 4]);
+                    words
+                })
+                .collect();
+            assert!(copied.len() > 1 && copied.iter().all(|words| *words == [1; 8]), "{copied:x?}");
+            let completions = 384..384 + 4 * if cqe32 { 32 } else { 16 };
+            let touched = touched(&memory.kernel);
+            assert!(touched.iter().all(|at| completions.contains(at)), "{touched:?} of {completions:?}");
+        }
+    }
+}
+
 /// Slots in a row too; and on a ring with 128-byte entries there is one.
 #[test]
 fn idx1_slots_end_where_their_array_does() {
     for wide in [false, true] {
         for (tail, room) in [(0, 4), (0, 9), (1, 2), (3, 4), (u32::MAX, 4), (u32::MAX - 2, u32::MAX), (2, 0)] {
             let memory = Memory::new();
-            let view = memory.view_of(wide);
+            let view = memory.view_of(wide, wide);
             let mut slots = view.slots(tail, room);
             let most = if wide { 1 } else { 4 - tail % 4 };
             assert_eq!(slots.left(), room.min(most), "{room} slots from {tail}");

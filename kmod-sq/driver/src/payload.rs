@@ -220,3 +220,38 @@ impl<'a> Payload<'a> {
         Errno::from_res(res).map(|_| ())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::vec::Vec;
+
+    use super::{NonNull, Shared};
+
+    /// The bytes that it covers, counted from `start`.
+    fn covered(window: Shared<'_>, start: NonNull<u8>) -> Vec<usize> {
+        let first = window.ptr.addr().get().wrapping_sub(start.addr().get());
+        assert!(first <= 8, "also an empty one is there, or at the end");
+        (first..first.wrapping_add(window.len())).collect()
+    }
+
+    #[test]
+    fn sec1_a_window_is_what_there_is_of_what_is_wanted() {
+        let mut bytes = [0u8; 8];
+        let start = NonNull::from(&mut bytes).cast();
+        // SAFETY: they are there to the end of the test, and nobody touches them.
+        let all = unsafe { Shared::new(start, 8) };
+        // At the start, in the middle, at the end, past it, and where a sum would wrap.
+        let edges = || (0..=10).chain((0..=9).map(|less| u64::MAX - less));
+        for (off, want) in edges().flat_map(|off| edges().map(move |want| (off, want))) {
+            let asked = u128::from(off)..u128::from(off) + u128::from(want);
+            let expected: Vec<usize> = (0..8).filter(|at| asked.contains(&(*at as u128))).collect();
+            let window = all.window(off, want);
+            assert_eq!(covered(window, start), expected, "{want} bytes from {off}");
+            assert_eq!(window.is_empty(), expected.is_empty());
+            // And what is within it is never more than it.
+            assert_eq!(covered(window.window(1, u64::MAX), start), expected.get(1..).unwrap_or_default());
+        }
+    }
+}
