@@ -124,6 +124,8 @@ impl<H: Host> Ring<H> {
         {
             // Asked before anything is left undone for it: a ring that is enabled a moment later has not heard this doorbell.
             owner.cancel_late();
+            // What the ring waited for it need not be rung for any more.
+            owner.go_idle();
             if let Some(back) = owner.leave(End::Stopped) {
                 back.abandon();
                 H::work(self);
@@ -136,8 +138,8 @@ impl<H: Host> Ring<H> {
             let (consumed, end) = owner.run(bound);
             // At most twice the length of the queue.
             total = total.wrapping_add(consumed);
-            if end == End::Empty {
-                // Also the way out of CQ_BLOCKED.
+            if matches!(end, End::Empty | End::Stopped) {
+                // Also the way out of CQ_BLOCKED and NEED_ENTER.
                 owner.go_idle();
             }
             owner = match owner.leave(end) {

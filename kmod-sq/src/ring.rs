@@ -37,6 +37,8 @@ pub(crate) mod stop {
     pub(crate) const BROKEN: u32 = 2;
     /// Quiesced. For good.
     pub(crate) const QUIESCED: u32 = 4;
+    /// Quiesced, and found with nothing in flight and nobody draining, so that nothing comes any more. For good.
+    pub(crate) const OVER: u32 = 8;
 }
 
 /// Counters that only the drain owner moves, and anybody reads. Not the ring's words, so no model checker's atomics.
@@ -278,9 +280,12 @@ impl<H: Host> Ring<H> {
     /// What there is to tell, and from now on every batch wakes pollers. For `poll`, after it has put its caller where
     /// [`Host::notify`] finds it.
     pub fn poll(&self) -> Ready {
-        // As QUIESCE waits for it: an owner that is here looks again, and tells when it has gone.
-        let shut = self.stopped() & stop::QUIESCED != 0;
-        let quiet = shut && self.drain_is_free();
+        // As QUIESCE waits for it: an owner that is here looks again, and tells when it has gone. Once it was so, who comes and goes
+        // finds the ring stopped.
+        let stopped = self.stopped();
+        let shut = stopped & stop::QUIESCED != 0;
+        let known = stopped & stop::OVER != 0;
+        let quiet = known || (shut && self.drain_is_free());
         let (looked, over) = self.cq.with(|cq| {
             cq.wake_pollers(&self.mem, &self.posted);
             if shut {
@@ -295,6 +300,9 @@ impl<H: Host> Ring<H> {
             // What is there cannot be counted any more.
             true
         });
+        if over && !known {
+            self.set_stop(stop::OVER);
+        }
         Ready { readable, broken: self.is_broken(), over }
     }
 

@@ -196,6 +196,26 @@ fn enable_against_submitter(weaken: Weaken) {
     assert_eq!(Consumer::new().ready(&mem), u32::from(early), "SUB-2");
 }
 
+/// A ring that has been told to be over stays so, while others still ring.
+fn over_against_doorbell(weaken: Weaken) {
+    let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags: 0 };
+    let Model { ring, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
+    ring.quiesce(&SqQuiesce::default()).unwrap();
+    let late = thread::spawn({
+        let ring = ring.clone();
+        move || assert!(ring.doorbell().is_err())
+    });
+    let (first, second) = (ring.poll().over, ring.poll().over);
+    late.join().unwrap();
+    assert!(second || !first, "LIFE-1: EPOLLHUP stays");
+    assert!(ring.poll().over, "LIFE-1: nothing is in flight, and nobody is there");
+}
+
+#[test]
+fn life_1_a_ring_that_is_over_stays_so() {
+    explore(over_against_doorbell, PREEMPTIONS);
+}
+
 #[test]
 fn life_1_quiesce_against_drain() {
     explore(quiesce_against_drain, PREEMPTIONS);

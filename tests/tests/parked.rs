@@ -11,7 +11,7 @@ use sq_conformance::checkers::hostile_host::{HostileHost, hostile_ring};
 use sq_conformance::checkers::slots::WriteSqe;
 use sq_driver::{Driver, Issued, Op, Opcodes, Request, RequestId};
 use sq_uapi::consts::{enter_flags, op, sq_state};
-use sq_uapi::{Errno, KernelWord, SqEnter, SqSetup, Sqe, UserMem, UserWord};
+use sq_uapi::{Errno, KernelWord, SqEnter, SqQuiesce, SqSetup, Sqe, UserMem, UserWord};
 
 /// Takes every operation, and ends it when told.
 struct Holder(Mutex<Vec<Request>>);
@@ -119,6 +119,31 @@ fn wait1_what_was_said_of_a_parked_entry_goes_with_it() {
     HOLDER.end_one();
     HOLDER.end_one();
     assert_eq!((consumer.ready(&mem), ring.balanced()), (2, true));
+}
+
+/// What a ring waited for when it was quiesced does not come any more: nobody is asked to ring for it.
+#[test]
+fn bell1_a_quiesced_ring_is_not_rung_for_what_it_waited_for() {
+    static HOLDER: Holder = Holder(Mutex::new(Vec::new()));
+    let (ring, mem) = ring(&HOLDER, 1);
+    let (mut producer, mut consumer) = (Producer::new(mem.clone(), 4), Consumer::new());
+    for n in 1..=2 {
+        producer.push(fsync(n)).unwrap();
+    }
+    producer.publish();
+    assert_eq!(ring.doorbell(), Ok(1), "there is one request");
+    HOLDER.end_one();
+    HostileHost::run_worker(&ring);
+    assert_eq!(state(&mem), sq_state::NEED_ENTER);
+
+    ring.quiesce(&SqQuiesce { timeout_ns: u64::MAX, ..SqQuiesce::default() }).unwrap();
+    assert_eq!(consumer.ready(&mem), 1);
+    consumer.pop(&mem);
+    assert!(consumer.release(&mem), "as long as nobody has rung");
+    assert_eq!(ring.doorbell(), Err(Errno::ESHUTDOWN));
+    assert_eq!(state(&mem), sq_state::NEED_WAKEUP);
+    assert!(!consumer.release(&mem), "once is enough");
+    assert!(ring.poll().over);
 }
 
 /// Takes NOPs too, and files for what needs one.
