@@ -177,9 +177,9 @@ pub struct SubmissionQueue {
 
 impl SubmissionQueue {
     fn new(shared: Arc<Shared>) -> Self {
-        // SAFETY: `shared` keeps the mappings, and stays beside the copy.
+        // SAFETY: `shared` keeps the mappings, and stays beside the copy. No other view of this ring, which is new, gives slots away.
         let mem = unsafe { shared.mem.copy() };
-        Self { producer: Producer::new(mem, shared.setup.sq_entries), shared }
+        Self { producer: Producer::new(mem), shared }
     }
 
     /// Entries that the queue holds.

@@ -20,7 +20,7 @@ const PREEMPTIONS: Option<usize> = Some(3);
 const SHAPE: Shape = Shape { sq_entries: 2, cq_entries: 2, max_inflight: 2, flags: 0 };
 
 fn submit(ring: &Ring<ModelHost>, mem: &LoomMem, entry: [u64; 8]) {
-    let mut producer = Producer::new(mem.clone(), 2);
+    let mut producer = Producer::new(mem.clone());
     producer.push(entry).unwrap();
     producer.publish();
     ring.doorbell().unwrap();
@@ -109,7 +109,7 @@ fn against_clock(weaken: Weaken) {
 fn entry_against_completion(weaken: Weaken) {
     let driver = Arc::new(Holder::default());
     let Model { ring, mem, .. } = Model::new(SHAPE, &driver, weaken);
-    let mut producer = Producer::new(mem.clone(), 2);
+    let mut producer = Producer::new(mem.clone());
     producer.push(nop(1, sqe_flags::ASYNC)).unwrap();
     producer.publish();
     ring.doorbell().unwrap();

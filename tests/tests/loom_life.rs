@@ -29,7 +29,7 @@ fn quiesce_against_drain(weaken: Weaken) {
     let submitter = thread::spawn({
         let ring = ring.clone();
         move || {
-            let mut producer = Producer::new(mem.clone(), 1);
+            let mut producer = Producer::new(mem.clone());
             producer.push(nop(1, sqe_flags::ASYNC)).unwrap();
             producer.publish();
             // ESHUTDOWN: too late.
@@ -53,7 +53,7 @@ fn quiesce_against_worker(weaken: Weaken) {
         let ring = ring.clone();
         move || ModelHost::run_worker(&ring)
     });
-    let mut producer = Producer::new(mem.clone(), 1);
+    let mut producer = Producer::new(mem.clone());
     producer.push(nop(1, sqe_flags::ASYNC)).unwrap();
     producer.publish();
     ring.doorbell().unwrap();
@@ -73,7 +73,7 @@ fn poller_of_the_end(weaken: Weaken) {
     let submitter = thread::spawn({
         let (ring, mem) = (ring.clone(), mem.clone());
         move || {
-            let mut producer = Producer::new(mem, 1);
+            let mut producer = Producer::new(mem);
             producer.push(nop(1, sqe_flags::ASYNC | sqe_flags::CQE_SKIP_SUCCESS)).unwrap();
             producer.publish();
             // ESHUTDOWN: too late.
@@ -96,7 +96,7 @@ fn quiesce_against_completion(weaken: Weaken) {
     let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags: 0 };
     let driver = Arc::new(Holder::default());
     let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
-    let mut producer = Producer::new(mem.clone(), 1);
+    let mut producer = Producer::new(mem.clone());
     producer.push(nop(1, sqe_flags::ASYNC)).unwrap();
     producer.publish();
     ring.doorbell().unwrap();
@@ -116,7 +116,7 @@ fn close_against_completion(weaken: Weaken) {
     let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags: 0 };
     let driver = Arc::new(Holder::default());
     let Model { ring, mem, freed } = Model::new(shape, &driver, weaken);
-    let mut producer = Producer::new(mem.clone(), 1);
+    let mut producer = Producer::new(mem.clone());
     producer.push(nop(1, sqe_flags::ASYNC)).unwrap();
     producer.publish();
     ring.doorbell().unwrap();
@@ -164,7 +164,7 @@ fn break_against_drain(weaken: Weaken) {
             let _ = ring.enter(&mut SqEnter { min_complete: 1, ..SqEnter::default() });
         }
     });
-    let mut producer = Producer::new(mem.clone(), 2);
+    let mut producer = Producer::new(mem.clone());
     producer.push(nop(1, sqe_flags::ASYNC)).unwrap();
     producer.publish();
     let _ = ring.doorbell();
@@ -184,7 +184,7 @@ fn enable_against_submitter(weaken: Weaken) {
     let submitter = thread::spawn({
         let (ring, mem) = (ring.clone(), mem.clone());
         move || {
-            let mut producer = Producer::new(mem.clone(), 1);
+            let mut producer = Producer::new(mem.clone());
             producer.push(nop(1, 0)).unwrap();
             producer.publish();
             ring.doorbell().is_ok()

@@ -77,7 +77,7 @@ fn against_cancel(weaken: Weaken) {
         let driver = Arc::clone(&driver);
         move || driver.interrupt()
     });
-    submit(&ring, &mut Producer::new(mem.clone(), 2), 1);
+    submit(&ring, &mut Producer::new(mem.clone()), 1);
     let canceled = ring.cancel(&SqCancel { user_data: 1, ..SqCancel::default() });
     interrupt.join().unwrap();
     match outcomes(&mem)[..] {
@@ -92,7 +92,7 @@ fn against_cancel(weaken: Weaken) {
 fn used_again(weaken: Weaken) {
     let driver = Arc::new(Device::default());
     let Model { ring, mem, .. } = Model::new(SHAPE, &driver, weaken);
-    let mut producer = Producer::new(mem.clone(), 2);
+    let mut producer = Producer::new(mem.clone());
     submit(&ring, &mut producer, 1);
     let interrupt = thread::spawn({
         let driver = Arc::clone(&driver);

@@ -31,7 +31,7 @@ fn reap_all(mem: &sq_conformance::checkers::loom_mem::LoomMem) -> Vec<u64> {
 fn two_submitters(sq_entries: u32, bells: u32, weaken: Weaken) {
     let shape = Shape { sq_entries, cq_entries: 2, max_inflight: 1, flags: 0 };
     let Model { ring, mem, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
-    let producer = Arc::new(Mutex::new(Producer::new(mem.clone(), sq_entries)));
+    let producer = Arc::new(Mutex::new(Producer::new(mem.clone())));
     let submit = |user_data: u64| {
         let (ring, producer) = (ring.clone(), Arc::clone(&producer));
         move || {
@@ -92,7 +92,7 @@ fn empty_rounds(weaken: Weaken) {
 fn sqe_slot_reuse(weaken: Weaken) {
     let shape = Shape { sq_entries: 1, cq_entries: 2, max_inflight: 1, flags: 0 };
     let Model { ring, mem, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
-    let mut producer = Producer::new(mem.clone(), 1);
+    let mut producer = Producer::new(mem.clone());
     producer.push(nop(1, 0)).unwrap();
     producer.publish();
     let drainer = thread::spawn({
@@ -124,7 +124,7 @@ fn cqe_slot_reuse(weaken: Weaken) {
             (consumer, seen)
         }
     });
-    let mut producer = Producer::new(mem.clone(), 1);
+    let mut producer = Producer::new(mem.clone());
     for n in 1..=2 {
         producer.push(nop(n, 0)).unwrap();
         producer.publish();

@@ -45,7 +45,7 @@ fn two_waiters(weaken: Weaken) {
     let driver = Arc::new(Holder::default());
     let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
     let held = nop(1, sqe_flags::ASYNC);
-    submit(&ring, &mut Producer::new(mem, 2), &[held, held]);
+    submit(&ring, &mut Producer::new(mem), &[held, held]);
     let completer = thread::spawn(move || {
         for _ in 0..2 {
             driver.take().unwrap().complete(Ok(0));
@@ -68,7 +68,7 @@ fn inline_waiter(weaken: Weaken) {
     let worker = spawn_worker(&ring);
     let submitter = thread::spawn({
         let (ring, mem) = (ring.clone(), mem.clone());
-        move || submit(&ring, &mut Producer::new(mem, 1), &[nop(7, 0)])
+        move || submit(&ring, &mut Producer::new(mem), &[nop(7, 0)])
     });
     assert_eq!(wait_for(&ring, 1, 0), 0);
     let mut consumer = Consumer::new();
@@ -83,7 +83,7 @@ fn inline_waiter(weaken: Weaken) {
 fn idle_waiter_inline(weaken: Weaken) {
     let shape = Shape { sq_entries: 1, cq_entries: 2, max_inflight: 1, flags: 0 };
     let Model { ring, mem, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
-    let mut producer = Producer::new(mem.clone(), 1);
+    let mut producer = Producer::new(mem.clone());
     producer.push(nop(7, 0)).unwrap();
     producer.publish();
     let worker = spawn_worker(&ring);
@@ -104,7 +104,7 @@ fn right_to_post(weaken: Weaken) {
     let shape = Shape { sq_entries: 2, cq_entries: 4, max_inflight: 2, flags: 0 };
     let driver = Arc::new(Holder::default());
     let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
-    let mut producer = Producer::new(mem.clone(), 2);
+    let mut producer = Producer::new(mem.clone());
     // The second has the next request set aside, so that nothing takes the lock before the third.
     submit(&ring, &mut producer, &[nop(1, sqe_flags::ASYNC), nop(2, 0)]);
     let submitter = thread::spawn({
@@ -129,7 +129,7 @@ fn idle_waiter(weaken: Weaken) {
     let worker = spawn_worker(&ring);
     let submitter = thread::spawn({
         let ring = ring.clone();
-        move || submit(&ring, &mut Producer::new(mem, 1), &[nop(1, sqe_flags::CQE_SKIP_SUCCESS)])
+        move || submit(&ring, &mut Producer::new(mem), &[nop(1, sqe_flags::CQE_SKIP_SUCCESS)])
     });
     assert_eq!(wait_for(&ring, 1, enter_flags::WAIT_IDLE), 0);
     submitter.join().unwrap();
@@ -144,7 +144,7 @@ fn idle_waiter_deferred(weaken: Weaken) {
     let driver = Arc::new(Holder::default());
     let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
     let quiet = nop(1, sqe_flags::CQE_SKIP_SUCCESS | sqe_flags::ASYNC);
-    submit(&ring, &mut Producer::new(mem, 1), &[quiet]);
+    submit(&ring, &mut Producer::new(mem), &[quiet]);
     let completer = thread::spawn(move || driver.take().unwrap().complete(Ok(0)));
     assert_eq!(wait_for(&ring, 1, enter_flags::WAIT_IDLE), 0);
     assert_eq!(ring.stats().inflight, 0, "WAIT-1");
@@ -160,7 +160,7 @@ fn blocked_waiter(flags: u32, weaken: Weaken) {
     let submitter = thread::spawn({
         let ring = ring.clone();
         move || {
-            let mut producer = Producer::new(mem.clone(), 1);
+            let mut producer = Producer::new(mem.clone());
             // One holds its slot for as long as it likes, one completes, the third finds no slot.
             for entry in [nop(1, 0), nop(2, sqe_flags::ASYNC), nop(3, 0)] {
                 while producer.room() == 0 {
@@ -184,7 +184,7 @@ fn held_slots(goals: [u32; 2], flags: u32, weaken: Weaken) {
     let shape = Shape { sq_entries: 1, cq_entries: slots, max_inflight: slots, flags };
     let driver = Arc::new(Holder::default());
     let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
-    let mut producer = Producer::new(mem.clone(), 1);
+    let mut producer = Producer::new(mem.clone());
     let mut entries = vec![nop(1, sqe_flags::ASYNC); slots as usize];
     entries.push(nop(2, 0));
     for entry in entries {

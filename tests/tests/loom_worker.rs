@@ -28,14 +28,8 @@ struct User<'a> {
 }
 
 impl<'a> User<'a> {
-    fn new(ring: &'a Ring<ModelHost>, mem: &LoomMem, entries: u32) -> Self {
-        Self {
-            ring,
-            mem: mem.clone(),
-            producer: Producer::new(mem.clone(), entries),
-            consumer: Consumer::new(),
-            bells: 0,
-        }
+    fn new(ring: &'a Ring<ModelHost>, mem: &LoomMem) -> Self {
+        Self { ring, mem: mem.clone(), producer: Producer::new(mem.clone()), consumer: Consumer::new(), bells: 0 }
     }
 
     fn ring_bell(&mut self) {
@@ -84,7 +78,7 @@ fn idle(flags: u32, weaken: Weaken) {
     let shape = Shape { sq_entries: 2, cq_entries: 2, max_inflight: 1, flags };
     let Model { ring, mem, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
     let worker = awake(&ring, flags);
-    let mut user = User::new(&ring, &mem, 2);
+    let mut user = User::new(&ring, &mem);
     for n in 1..=2 {
         user.submit(n);
         user.sleep_until_ready();
@@ -105,7 +99,7 @@ fn enabled(flags: u32, weaken: Weaken) {
     ModelHost::work(&ring);
     let worker = awake(&ring, flags);
     ring.register(&SqRegister { op: register_op::ENABLE_RINGS, ..SqRegister::default() }).unwrap();
-    let mut user = User::new(&ring, &mem, 1);
+    let mut user = User::new(&ring, &mem);
     user.submit(1);
     user.sleep_until_ready();
     assert_eq!(user.reap_one(), 1, "SUB-2");
@@ -137,7 +131,7 @@ fn worker_blocked(weaken: Weaken) {
         let ring = ring.clone();
         move || ModelHost::run_worker(&ring)
     });
-    let mut user = User::new(&ring, &mem, 1);
+    let mut user = User::new(&ring, &mem);
     user.submit(1);
     user.sleep_until_ready();
     user.submit(2);
@@ -167,7 +161,7 @@ fn caller_blocked(weaken: Weaken) {
             (consumer, reaped)
         }
     });
-    let mut producer = Producer::new(mem.clone(), 1);
+    let mut producer = Producer::new(mem.clone());
     for n in 1..=2 {
         producer.push(nop(n, 0)).unwrap();
         producer.publish();

@@ -61,7 +61,7 @@ fn state(mem: &HostileMem) -> u32 {
 fn wait1_sec3_a_worker_leaves_plain_descriptors_to_the_process() {
     static HOLDER: Holder = Holder(Mutex::new(Vec::new()));
     let (ring, mem) = ring(&HOLDER, 1);
-    let (mut producer, mut consumer) = (Producer::new(mem.clone(), 4), Consumer::new());
+    let (mut producer, mut consumer) = (Producer::new(mem.clone()), Consumer::new());
     for n in 1..=3 {
         producer.push(fsync(n)).unwrap();
     }
@@ -100,7 +100,7 @@ fn wait1_sec3_a_worker_leaves_plain_descriptors_to_the_process() {
 fn wait1_what_was_said_of_a_parked_entry_goes_with_it() {
     static HOLDER: Holder = Holder(Mutex::new(Vec::new()));
     let (ring, mem) = ring(&HOLDER, 2);
-    let (mut producer, mut consumer) = (Producer::new(mem.clone(), 4), Consumer::new());
+    let (mut producer, mut consumer) = (Producer::new(mem.clone()), Consumer::new());
     for n in 1..=3 {
         producer.push(fsync(n)).unwrap();
     }
@@ -126,7 +126,7 @@ fn wait1_what_was_said_of_a_parked_entry_goes_with_it() {
 fn bell1_a_quiesced_ring_is_not_rung_for_what_it_waited_for() {
     static HOLDER: Holder = Holder(Mutex::new(Vec::new()));
     let (ring, mem) = ring(&HOLDER, 1);
-    let (mut producer, mut consumer) = (Producer::new(mem.clone(), 4), Consumer::new());
+    let (mut producer, mut consumer) = (Producer::new(mem.clone()), Consumer::new());
     for n in 1..=2 {
         producer.push(fsync(n)).unwrap();
     }
@@ -176,7 +176,7 @@ fn snap1_sec3_a_tail_that_moves_back_does_not_unpark_an_entry() {
     let setup = SqSetup { size: size_of::<SqSetup>() as u32, ..setup };
     let (ring, mem) = hostile_ring(&setup, &BOTH, Box::new(|_, _: &mut _| {})).unwrap();
     mem.may_park();
-    let mut producer = Producer::new(mem.clone(), 4);
+    let mut producer = Producer::new(mem.clone());
     for n in 1..=2 {
         producer.push(fsync(n)).unwrap();
     }

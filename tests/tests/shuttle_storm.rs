@@ -165,7 +165,7 @@ impl World {
         let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
         mem.flush_setup();
         Self {
-            producer: Mutex::new((Producer::new(mem.clone(), sq_entries), Vec::new())),
+            producer: Mutex::new((Producer::new(mem.clone()), Vec::new())),
             ring,
             mem,
             driver,

@@ -83,7 +83,8 @@ impl Mapped {
     /// counts are powers of two. Whoever calls [`KernelMem`]'s methods has the kernel region mapped writable;
     /// whoever calls [`UserMem`]'s has the user region mapped writable. Nobody accesses the regions other than
     /// atomically, or from outside the Rust program; but for slots of entries: until `sq_tail` has passed it, a slot that
-    /// [`UserMem`] writes is accessed by nobody else (IDX-3 is that the kernel side copies only what is published).
+    /// [`UserMem`] writes is accessed by nobody else (IDX-3 is that the kernel side copies only what is published). So among all views
+    /// of a ring one at most gives slots away, from index 0 on, and to one producer.
     #[must_use]
     pub unsafe fn new(parts: Parts) -> Self {
         let o = &parts.offsets;
@@ -499,8 +500,14 @@ impl KernelMem for Mapped {
     }
 }
 
-impl UserMem for Mapped {
+// SAFETY: `slots` gives what it was asked for, no further than to the end of the array.
+unsafe impl UserMem for Mapped {
     type Slots = Slots;
+
+    #[inline]
+    fn sq_entries(&self) -> u32 {
+        self.sq_mask.wrapping_add(1)
+    }
 
     #[inline]
     fn load_kernel(&self, word: KernelWord) -> u32 {
@@ -528,10 +535,10 @@ impl UserMem for Mapped {
     }
 
     #[inline]
-    fn write_sqe_tail(&self, index: u32, words: [u64; 8]) {
+    unsafe fn write_sqe_tail(&self, index: u32, words: [u64; 8]) {
         if self.sqe_bytes > UNIT {
-            // SAFETY: inside the array, as `slot` says: an entry has two units here. Not atomic: the slot is this half's alone (contract
-            // of `new`).
+            // SAFETY: inside the array, as `slot` says: an entry has two units here. Not atomic: the slot is this half's alone (the contract,
+            // and that of `new`).
             unsafe { self.slot(index, 1).cast().write(words) };
         }
     }

@@ -145,10 +145,17 @@ pub trait SqeSlots {
 }
 
 /// User space's access to a ring.
-pub trait UserMem {
+///
+/// # Safety
+///
+/// [`UserMem::slots`] gives slots of this memory and of the indices that were asked for, at most [`UserMem::sq_entries`] of them: whoever
+/// keeps this memory, and has published none of those indices since the kernel side consumed them, may write what it was given.
+pub unsafe trait UserMem {
     /// Slots in a row.
     type Slots: SqeSlots;
 
+    /// Slots of the submission queue, a power of two.
+    fn sq_entries(&self) -> u32;
     /// Loads a word that the kernel side writes.
     fn load_kernel(&self, word: KernelWord) -> u32;
     /// Stores a word that only this half writes.
@@ -157,7 +164,11 @@ pub trait UserMem {
     /// entries.
     fn slots(&self, tail: u32, room: u32) -> Self::Slots;
     /// Writes the last 64 bytes of a 128-byte entry; does nothing on a ring with 64-byte entries.
-    fn write_sqe_tail(&self, index: u32, words: [u64; 8]);
+    ///
+    /// # Safety
+    ///
+    /// The slot is the user half's, and not published.
+    unsafe fn write_sqe_tail(&self, index: u32, words: [u64; 8]);
     /// Reads the completion at free-running `index`. The last two words are 0 on a ring with 16-byte completions.
     fn read_cqe(&self, index: u32) -> [u64; 4];
     /// A full (sequentially consistent) fence.

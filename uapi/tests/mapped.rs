@@ -61,7 +61,8 @@ fn idx1_every_index_is_masked() {
         let memory = Memory::new();
         let view = memory.view();
         write_sqe(&view, index, [u64::MAX; 8]);
-        view.write_sqe_tail(index, [u64::MAX; 8]);
+        // SAFETY: as in `write_sqe`.
+        unsafe { view.write_sqe_tail(index, [u64::MAX; 8]) };
         let start = 256 + (index as usize % 4) * 128;
         assert_eq!(touched(&memory.user), (start..start + 128).step_by(8).collect::<Vec<_>>(), "entry {index}");
         assert_eq!(touched(&memory.kernel), []);

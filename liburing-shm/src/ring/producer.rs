@@ -22,7 +22,6 @@ impl std::error::Error for Full {}
 #[derive(Debug)]
 pub struct Producer<M: UserMem> {
     mem: M,
-    entries: u32,
     /// Slots that can be written with no more ado.
     slots: M::Slots,
     /// The index behind the last of them, free-running. `sq_tail` is stored from it and never loaded (IDX-2).
@@ -32,10 +31,10 @@ pub struct Producer<M: UserMem> {
 }
 
 impl<M: UserMem> Producer<M> {
-    /// The producer of a ring of `entries` entries that nobody has used yet.
+    /// The producer of a ring that nobody has used yet.
     #[must_use]
-    pub fn new(mem: M, entries: u32) -> Self {
-        Self { slots: mem.slots(0, 0), mem, entries, end: 0, published: 0 }
+    pub fn new(mem: M) -> Self {
+        Self { slots: mem.slots(0, 0), mem, end: 0, published: 0 }
     }
 
     /// Where the next entry goes.
@@ -46,7 +45,7 @@ impl<M: UserMem> Producer<M> {
 
     /// Entries that can be written before the queue is full, as of now.
     pub fn room(&self) -> u32 {
-        self.mem.load_kernel(KernelWord::SqHead).wrapping_add(self.entries).wrapping_sub(self.tail())
+        self.mem.load_kernel(KernelWord::SqHead).wrapping_add(self.mem.sq_entries()).wrapping_sub(self.tail())
     }
 
     /// Writes an entry.
@@ -59,7 +58,7 @@ impl<M: UserMem> Producer<M> {
         if self.slots.is_empty() {
             self.find_slots()?;
         }
-        // SAFETY: `mem` gave them and is here, and what is published ends before them.
+        // SAFETY: `mem` gave them for what was room when they were found, and is here; what is published ends before them.
         unsafe { self.slots.write(words) };
         Ok(())
     }
@@ -73,7 +72,8 @@ impl<M: UserMem> Producer<M> {
         if self.slots.is_empty() {
             self.find_slots()?;
         }
-        self.mem.write_sqe_tail(self.tail(), rest);
+        // SAFETY: where the next entry goes is published by none but this, later.
+        unsafe { self.mem.write_sqe_tail(self.tail(), rest) };
         self.push(words)
     }
 
@@ -85,7 +85,8 @@ impl<M: UserMem> Producer<M> {
             return Err(Full);
         }
         // On a ring of 128-byte entries there is one slot in a row, and the rest of it may hold an old entry's.
-        self.mem.write_sqe_tail(self.end, [0; 8]);
+        // SAFETY: there is room for it, so that the kernel side is done with its slot.
+        unsafe { self.mem.write_sqe_tail(self.end, [0; 8]) };
         self.slots = self.mem.slots(self.end, room);
         self.end = self.end.wrapping_add(self.slots.left());
         Ok(())

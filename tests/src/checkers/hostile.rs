@@ -189,10 +189,6 @@ impl HostileMem {
 }
 
 impl HostileMem {
-    fn entries(&self) -> u32 {
-        len(&self.state().user.sqes)
-    }
-
     /// Copies an entry, as a run does.
     pub fn copy_sqe(&self, index: u32) -> [u64; 8] {
         {
@@ -304,7 +300,7 @@ impl KernelMem for HostileMem {
 
     fn sqe_run(&self, head: u32, most: u32) -> impl ExactSizeIterator<Item = [u64; 8]> {
         // As many slots as there are up to the end of the array: no more are named by one run.
-        let straight = self.entries() - (head & (self.entries() - 1));
+        let straight = self.sq_entries() - (head & (self.sq_entries() - 1));
         (0..most.min(straight)).map(move |n| self.copy_sqe(head.wrapping_add(n)))
     }
 
@@ -328,8 +324,13 @@ impl KernelMem for HostileMem {
     fn kernel_fence(&self, _: Fence) {}
 }
 
-impl UserMem for HostileMem {
+// SAFETY: slots are reached through the memory, by index, and the memory is kept by whoever has them.
+unsafe impl UserMem for HostileMem {
     type Slots = Slots<Self>;
+
+    fn sq_entries(&self) -> u32 {
+        len(&self.state().user.sqes)
+    }
 
     fn load_kernel(&self, word: KernelWord) -> u32 {
         let s = self.state();
@@ -351,10 +352,10 @@ impl UserMem for HostileMem {
     }
 
     fn slots(&self, tail: u32, room: u32) -> Slots<Self> {
-        Slots::new(self.clone(), self.entries() as usize, tail, room)
+        Slots::new(self.clone(), self.sq_entries(), tail, room)
     }
 
-    fn write_sqe_tail(&self, index: u32, words: [u64; 8]) {
+    unsafe fn write_sqe_tail(&self, index: u32, words: [u64; 8]) {
         let mut s = self.state();
         let slot = (index & (len(&s.user.sqes) - 1)) as usize;
         s.user.sqes[slot][8..].copy_from_slice(&words);

@@ -200,8 +200,13 @@ impl KernelMem for LoomMem {
     }
 }
 
-impl UserMem for LoomMem {
+// SAFETY: slots are reached through the memory, by index, and the memory is kept by whoever has them.
+unsafe impl UserMem for LoomMem {
     type Slots = Slots<Self>;
+
+    fn sq_entries(&self) -> u32 {
+        self.0.sqes.len() as u32
+    }
 
     fn load_kernel(&self, word: KernelWord) -> u32 {
         let strong = match word {
@@ -220,10 +225,10 @@ impl UserMem for LoomMem {
     }
 
     fn slots(&self, tail: u32, room: u32) -> Slots<Self> {
-        Slots::new(self.clone(), self.0.sqes.len(), tail, room)
+        Slots::new(self.clone(), self.sq_entries(), tail, room)
     }
 
-    fn write_sqe_tail(&self, _: u32, _: [u64; 8]) {}
+    unsafe fn write_sqe_tail(&self, _: u32, _: [u64; 8]) {}
 
     fn read_cqe(&self, index: u32) -> [u64; 4] {
         // SAFETY: as in `sqe_run`.

@@ -215,8 +215,13 @@ impl KernelMem for ShuttleMem {
     }
 }
 
-impl UserMem for ShuttleMem {
+// SAFETY: slots are reached through the memory, by index, and the memory is kept by whoever has them.
+unsafe impl UserMem for ShuttleMem {
     type Slots = Slots<Self>;
+
+    fn sq_entries(&self) -> u32 {
+        self.0.sqes.len() as u32
+    }
 
     fn load_kernel(&self, word: KernelWord) -> u32 {
         match word {
@@ -236,10 +241,10 @@ impl UserMem for ShuttleMem {
     }
 
     fn slots(&self, tail: u32, room: u32) -> Slots<Self> {
-        Slots::new(self.clone(), self.0.sqes.len(), tail, room)
+        Slots::new(self.clone(), self.sq_entries(), tail, room)
     }
 
-    fn write_sqe_tail(&self, _: u32, _: [u64; 8]) {}
+    unsafe fn write_sqe_tail(&self, _: u32, _: [u64; 8]) {}
 
     fn read_cqe(&self, index: u32) -> [u64; 4] {
         // SAFETY: see `Shared`.

@@ -20,8 +20,7 @@ pub struct Slots<M> {
 impl<M> Slots<M> {
     /// Of `mem`, whose array of `entries` they do not leave.
     #[must_use]
-    pub fn new(mem: M, entries: usize, tail: u32, room: u32) -> Self {
-        let entries = entries as u32;
+    pub fn new(mem: M, entries: u32, tail: u32, room: u32) -> Self {
         Self { mem, next: tail, left: room.min(entries - (tail & (entries - 1))) }
     }
 }

@@ -199,7 +199,7 @@ impl World {
             sq_entries: geometry.sq_entries,
             background: RefCell::new(Some(ring.clone())),
             ring: RefCell::new(Some(ring)),
-            producer: RefCell::new(Producer::new(mem.clone(), geometry.sq_entries)),
+            producer: RefCell::new(Producer::new(mem.clone())),
             mem,
             consumer: RefCell::new(Consumer::new()),
             serial: Cell::new(1),

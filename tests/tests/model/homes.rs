@@ -137,7 +137,7 @@ impl<M: KernelMem + UserMem + Clone + Send + Sync + 'static> Checked<M> {
         let ring = unsafe { ring_over(geometry, mem.clone(), 0, driver) }.expect("a ring of this shape");
         // The reference is to find what sleeps, not the surroundings.
         ring.host().lawless.store(true, SeqCst);
-        Self { ring, producer: Producer::new(mem.clone(), shape.sq_entries), mem, consumer: Consumer::new() }
+        Self { ring, producer: Producer::new(mem.clone()), mem, consumer: Consumer::new() }
     }
 
     /// No waiter is ever woken.

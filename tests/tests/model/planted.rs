@@ -71,8 +71,13 @@ impl KernelMem for Twice {
     }
 }
 
-impl UserMem for Twice {
+// SAFETY: they are those of `mem`.
+unsafe impl UserMem for Twice {
     type Slots = <HostileMem as UserMem>::Slots;
+
+    fn sq_entries(&self) -> u32 {
+        self.mem.sq_entries()
+    }
 
     fn load_kernel(&self, word: KernelWord) -> u32 {
         self.mem.load_kernel(word)
@@ -86,8 +91,9 @@ impl UserMem for Twice {
         self.mem.slots(tail, room)
     }
 
-    fn write_sqe_tail(&self, index: u32, words: [u64; 8]) {
-        self.mem.write_sqe_tail(index, words);
+    unsafe fn write_sqe_tail(&self, index: u32, words: [u64; 8]) {
+        // SAFETY: the caller's.
+        unsafe { self.mem.write_sqe_tail(index, words) };
     }
 
     fn read_cqe(&self, index: u32) -> [u64; 4] {
