@@ -35,7 +35,7 @@ fn ring_of(setup: &SqSetup) -> Option<RingRef<HostileHost>> {
     if !small {
         return None;
     }
-    hostile_ring(setup, &Probe, Box::new(|_: Access, _: &mut UserSide| ())).ok().map(|(ring, _)| ring)
+    hostile_ring(setup, &Probe::<true>, Box::new(|_: Access, _: &mut UserSide| ())).ok().map(|(ring, _)| ring)
 }
 
 /// Makes all calls of a session.
@@ -45,7 +45,8 @@ fn ring_of(setup: &SqSetup) -> Option<RingRef<HostileHost>> {
 /// If one does what it must not.
 pub fn run(session: &Session) {
     // SAFETY: the table is Probe's own, and Probe has no data to speak of.
-    let bound = unsafe { Bound::new(sq_driver::table::<Probe>(), std::ptr::from_ref(&Probe).cast()) }.unwrap();
+    let bound =
+        unsafe { Bound::new(sq_driver::table::<Probe<true>>(), std::ptr::from_ref(&Probe::<true>).cast()) }.unwrap();
     let mut ring = ring_of(&session.shape.setup());
     for call in &session.calls {
         if let Some(setup) = without_ring(call, &bound) {

@@ -259,7 +259,7 @@ pub fn run(visit: &Visit) -> Visited {
         desk.tasks.borrow_mut().clear();
     });
     // SAFETY: the table is Probe's own, and Probe has no data to speak of.
-    let bound = unsafe { Bound::new(sq_driver::table::<Probe>(), ptr::from_ref(&Probe).cast()) }.unwrap();
+    let bound = unsafe { Bound::new(sq_driver::table::<Probe<true>>(), ptr::from_ref(&Probe::<true>).cast()) }.unwrap();
     let mut hall = Hall {
         doors: Doors::new(bound),
         pool: Box::new(Pool::new().unwrap()),

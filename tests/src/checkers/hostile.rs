@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use sq_uapi::{CqePlace, Fence, KernelMem, KernelWord, UserMem, UserWord};
 
 use super::interleave::{Why, is_locked, point};
+use super::published::Published;
 use super::slots::{Slots, WriteSqe};
 
 /// A load that is about to happen.
@@ -94,9 +95,15 @@ struct State {
     /// Places that are not posted may be written again.
     rewrites: bool,
     record: Record,
+    /// As user space sees it.
+    published: Published,
 }
 
 impl State {
+    fn tail_written(&mut self) {
+        self.published.tail_is(self.user.sq_tail);
+    }
+
     fn is_head(&self, head: u32) -> bool {
         head == self.copied || (self.parks && head.wrapping_add(1) == self.copied)
     }
@@ -137,6 +144,7 @@ impl HostileMem {
             parks: false,
             rewrites: false,
             record: Record::default(),
+            published: Published::new(sq_entries),
         })))
     }
 
@@ -169,7 +177,15 @@ impl HostileMem {
 
     /// Writes into the user side, between two calls.
     pub fn meddle(&self, how: impl FnOnce(&mut UserSide)) {
-        how(&mut self.state().user);
+        let mut s = self.state();
+        how(&mut s.user);
+        s.tail_written();
+    }
+
+    /// What was published and consumed so far.
+    #[must_use]
+    pub fn published(&self) -> Published {
+        self.state().published
     }
 }
 
@@ -179,6 +195,8 @@ impl HostileMem {
         let mut s = self.state();
         let State { foe, user, .. } = &mut *s;
         foe.before(access, user);
+        s.tail_written();
+        let user = &s.user;
         match access {
             Access::Word(UserWord::SqTail) => user.sq_tail.into(),
             Access::Word(UserWord::CqHead) => user.cq_head.into(),
@@ -278,6 +296,8 @@ impl KernelMem for HostileMem {
             KernelWord::SqHead => {
                 assert!(s.is_head(value), "IDX-4: sq_head passes what was copied, and nothing else");
                 s.sq_head = value;
+                let tail = s.user.sq_tail;
+                s.published.head_is(value, tail);
             }
             KernelWord::SqState => s.sq_state = value,
             KernelWord::CqTail => {
@@ -349,6 +369,7 @@ unsafe impl UserMem for HostileMem {
             UserWord::CqHead => s.user.cq_head = value,
             UserWord::CqFlags => s.user.cq_flags = value,
         }
+        s.tail_written();
     }
 
     fn slots(&self, tail: u32, room: u32) -> Slots<Self> {

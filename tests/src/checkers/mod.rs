@@ -39,6 +39,8 @@ mod pairing;
 pub mod probe;
 #[cfg(not(loom))]
 pub mod program;
+#[cfg(not(loom))]
+pub mod published;
 #[cfg(shuttle)]
 pub mod shuttle_mem;
 pub mod slots;

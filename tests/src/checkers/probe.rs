@@ -30,9 +30,9 @@ thread_local! {
     static POOL: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
 }
 
-/// The driver.
+/// The driver, which wants to know of `BATCHES` or does not.
 #[derive(Clone, Copy, Debug)]
-pub struct Probe;
+pub struct Probe<const BATCHES: bool>;
 
 /// Says where the pool of this thread's ring is: no payload leads elsewhere in the kernel side.
 pub fn pool_is(start: u64, bytes: u64) {
@@ -78,7 +78,7 @@ fn walk(payload: &mut Payload<'_>) -> Result<i32, Errno> {
     Ok((read + written) as i32)
 }
 
-impl Driver for Probe {
+impl<const BATCHES: bool> Driver for Probe<BATCHES> {
     const NAME: &'static core::ffi::CStr = c"probe";
     const OPCODES: Opcodes = Opcodes::NONE
         .with(op::NOP)
@@ -91,7 +91,7 @@ impl Driver for Probe {
         .with(op::WRITE_FIXED)
         .with(op::FSYNC);
     const FILES: bool = true;
-    const BATCHES: bool = true;
+    const BATCHES: bool = BATCHES;
 
     fn issue<'op>(&self, mut op: Op<'op>) -> Issued<'op> {
         let command = if op.entry().opcode() == op::CMD { op.entry().cmd_op() } else { cmd::READ };

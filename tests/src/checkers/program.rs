@@ -44,26 +44,32 @@ impl<'a> Arbitrary<'a> for Program {
     }
 }
 
-/// A small ring of any kind.
+/// A small ring of any kind. What keeps entries from the short way is less likely than what does not.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub struct Shape {
-    mode: Mode,
-    wide_sqe: bool,
-    wide_cqe: bool,
+    mode: u8,
+    wide_sqe: u8,
+    wide_cqe: u8,
     disabled: u8,
     sq_log2: u8,
-    cq_more: bool,
+    cq_more: u8,
     max_inflight: u8,
     pool: bool,
-    /// The driver takes files and every opcode; else it is the null driver.
-    pub probe: bool,
+    driver: u8,
 }
 
-#[derive(Arbitrary, Clone, Copy, Debug)]
-enum Mode {
-    Caller,
-    Worker,
-    Poll,
+/// Whose turns a ring has.
+const MODES: [u32; 4] = [0, 0, setup_flags::WORKER, setup_flags::SQPOLL];
+
+/// Which driver it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// The null driver.
+    Null,
+    /// One that takes files and every opcode.
+    Probe,
+    /// And wants to know of batches.
+    Batches,
 }
 
 impl Shape {
@@ -72,13 +78,15 @@ impl Shape {
     pub fn setup(&self) -> SqSetup {
         let flag = |on, flag| if on { flag } else { 0 };
         let sq_entries = 1 << (self.sq_log2 % 7);
-        let cq_entries = sq_entries << u32::from(self.cq_more);
+        // One ring in four has many more completion slots than entries: then an entry is never in want of a slot, and nothing but
+        // the window of sq_tail says how many may be consumed.
+        let more = [0, 1, 0, 1, 0, 1, 4, 5][usize::from(self.cq_more % 8)];
+        let cq_entries = (sq_entries << more).min(128);
         SqSetup {
             size: size_of::<SqSetup>() as u32,
-            flags: flag(matches!(self.mode, Mode::Worker), setup_flags::WORKER)
-                | flag(matches!(self.mode, Mode::Poll), setup_flags::SQPOLL)
-                | flag(self.wide_sqe, setup_flags::SQE128)
-                | flag(self.wide_cqe, setup_flags::CQE32)
+            flags: MODES[usize::from(self.mode % 4)]
+                | flag(self.wide_sqe % 8 == 7, setup_flags::SQE128)
+                | flag(self.wide_cqe(), setup_flags::CQE32)
                 | flag(self.disabled < 32, setup_flags::R_DISABLED),
             sq_entries,
             cq_entries,
@@ -92,7 +100,13 @@ impl Shape {
     /// Completions have 32 bytes.
     #[must_use]
     pub fn wide_cqe(&self) -> bool {
-        self.wide_cqe
+        self.wide_cqe % 8 == 7
+    }
+
+    /// The driver behind it.
+    #[must_use]
+    pub fn driver(&self) -> Driver {
+        [Driver::Null, Driver::Probe, Driver::Null, Driver::Batches][usize::from(self.driver % 4)]
     }
 }
 
@@ -143,6 +157,13 @@ pub enum Step {
         /// `sq_enter.min_wait_ns`.
         min_wait_ns: u8,
     },
+    /// What an application does all day: writes entries, publishes them, rings, and reaps what is there.
+    Turn {
+        /// As [`Step::Push`].
+        entry: Entry,
+        /// As [`Step::Push`].
+        times: u8,
+    },
     /// Reaps up to so many completions, and rings if that is asked for.
     Reap(u8),
     /// Cancels by a call: a request of the last entries, or what the flags say.
@@ -166,7 +187,7 @@ pub enum Step {
     Look,
     /// Adds to a shared word.
     Write {
-        /// `sq_tail`, `cq_head`, `cq_flags`.
+        /// Mostly `sq_tail`, else `cq_head` or `cq_flags`; and by how many bits `by` is too large.
         word: u8,
         /// What.
         by: i8,
@@ -203,8 +224,14 @@ impl Step {
     /// The next one. What ends a ring, or breaks it, is seldom, or little else would happen.
     fn next(bytes: &mut Unstructured<'_>) -> Result<Self> {
         let step = bytes.arbitrary()?;
-        let drastic = matches!(step, Self::Write { .. } | Self::Kill | Self::Quiesce(_) | Self::Close);
-        Ok(if drastic && bytes.arbitrary::<u8>()? >= 24 { Self::Submit } else { step })
+        let seldom: u8 = match step {
+            Self::Write { .. } => 96,
+            Self::Kill | Self::Quiesce(_) | Self::Close => 24,
+            _ => return Ok(step),
+        };
+        let turn =
+            |bytes: &mut Unstructured<'_>| Ok(Self::Turn { entry: bytes.arbitrary()?, times: bytes.arbitrary()? });
+        if bytes.arbitrary::<u8>()? < seldom { Ok(step) } else { turn(bytes) }
     }
 }
 

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Runs a [`Program`] over hostile memory: every step by itself, or in the middle of another.
 //!
-//! After each step, also one that runs between two loads of another, the slots add up (CQ-5); after each step of the first thread
-//! every completion is an entry's (SUB-2), and a ring is broken if, and only if, an index left its window (IDX-3). At the end
-//! nothing is in flight (LIFE-1).
+//! After each step, also one that runs between two loads of another, the slots add up (CQ-5) and no more is consumed than was published
+//! (IDX-3); after each step of the first thread every completion is an entry's (SUB-2), entries came as they were pushed, if nobody
+//! meddled (SNAP-1, SUB-1), and a ring is broken if, and only if, an index left its window (IDX-3). At the end nothing is in flight
+//! (LIFE-1), and what poll said of the end has stayed true.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 
-use kmod_sq::{Geometry, RingRef};
+use kmod_sq::{Geometry, Ready, RingRef};
 use liburing_shm::ring::{Consumer, Producer};
 use sq_driver::Bound;
 use sq_null::Null;
@@ -19,12 +20,12 @@ use sq_uapi::structs::Argument;
 use sq_uapi::{Errno, SqCancel, SqEnter, SqQuiesce, SqRegister, ioctl};
 
 use super::calls;
-use super::hostile::{Access, HostileMem, UserSide};
+use super::hostile::{Access, HostileMem, Record, UserSide};
 use super::hostile_host::{HostileHost, ring_bound, ring_over, rings_alive};
 use super::interleave::{Why, with_others};
 use super::judge::Judge;
 use super::probe::{self, Probe};
-use super::program::{Attack, Program, REGISTER, Shape, Step, matching};
+use super::program::{Attack, Driver, Program, REGISTER, Shape, Step, matching};
 use super::vulnerable;
 
 /// How many calls are in the middle of each other at most.
@@ -92,6 +93,12 @@ struct World {
     producer: RefCell<Producer<HostileMem>>,
     consumer: RefCell<Consumer>,
     serial: Cell<u64>,
+    /// Entries that were pushed and not copied yet, as long as nobody meddles.
+    pushed: RefCell<VecDeque<[u64; 8]>>,
+    /// Somebody writes to the ring who does not keep the protocol.
+    lawless: Cell<bool>,
+    /// What poll has said.
+    polled: Cell<Ready>,
     judge: RefCell<Judge>,
     others: RefCell<VecDeque<(u8, Step)>>,
     depth: Cell<u32>,
@@ -175,10 +182,16 @@ impl World {
         let pool = POOL.with_borrow_mut(|pool| pool.as_mut_ptr().expose_provenance());
         assert!(bytes <= 8 * 1024);
         probe::pool_is(pool as u64, bytes as u64);
-        let ring = if shape.probe {
+        let probe = shape.driver() != Driver::Null;
+        if probe {
             mem.may_park();
+        }
+        let ring = if shape.driver() == Driver::Batches {
             // SAFETY: the pool is as long as the geometry says, and stays.
-            unsafe { ring_over(geometry, mem.clone(), pool, &Probe) }
+            unsafe { ring_over(geometry, mem.clone(), pool, &Probe::<true>) }
+        } else if probe {
+            // SAFETY: as above.
+            unsafe { ring_over(geometry, mem.clone(), pool, &Probe::<false>) }
         } else if flaw == Flaw::SecondLook {
             let slots = mem.clone();
             vulnerable::look_again(Some(Rc::new(move || slots.peek())));
@@ -195,7 +208,7 @@ impl World {
         ring.host().lawless.store(lawless, SeqCst);
         ring.host().traces.store(attack.traces(), SeqCst);
         Some(Self {
-            probe: shape.probe,
+            probe,
             sq_entries: geometry.sq_entries,
             background: RefCell::new(Some(ring.clone())),
             ring: RefCell::new(Some(ring)),
@@ -203,7 +216,10 @@ impl World {
             mem,
             consumer: RefCell::new(Consumer::new()),
             serial: Cell::new(1),
-            judge: RefCell::new(Judge::new(shape.probe, bytes > 0, shape.wide_cqe())),
+            pushed: RefCell::default(),
+            lawless: Cell::new(lawless),
+            polled: Cell::default(),
+            judge: RefCell::new(Judge::new(probe, bytes > 0, shape.wide_cqe())),
             others: RefCell::new(others.into()),
             depth: Cell::new(0),
             ran: Cell::default(),
@@ -259,6 +275,7 @@ impl World {
     }
 
     fn lawless(&self) {
+        self.lawless.set(true);
         if let Some(ring) = self.ring() {
             ring.host().lawless.store(true, SeqCst);
         }
@@ -266,12 +283,28 @@ impl World {
 
     fn step(&self, step: &Step) {
         self.act(step);
+        let published = self.mem.published();
+        assert!(published.holds(), "IDX-3, after {step:?}: {published:?}");
         if let Some(ring) = self.ring() {
             assert!(ring.balanced(), "CQ-5, after {step:?}");
         }
     }
 
+    /// A call that says how many entries it has consumed: no more than went meanwhile.
+    fn consumes(&self, call: impl FnOnce() -> u32) {
+        let before = self.mem.published().consumed();
+        let said = u64::from(call());
+        let went = self.mem.published().consumed() - before;
+        assert!(said <= went, "SUB-1: {went} entries went, and a call says that it consumed {said}");
+        let most = 2 * u64::from(self.sq_entries);
+        assert!(said <= most, "BELL-3: {said} entries in one call");
+    }
+
     fn act(&self, step: &Step) {
+        if let Step::Turn { entry, times } = step {
+            let push = Step::Push { entry: entry.clone(), times: *times };
+            return [push, Step::Submit, Step::Reap(63)].iter().for_each(|step| self.act(step));
+        }
         let user =
             matches!(step, Step::Push { .. } | Step::Publish | Step::Complete | Step::Write { .. } | Step::Flip { .. });
         if user {
@@ -284,8 +317,7 @@ impl World {
         match step {
             Step::Submit => {
                 self.publish();
-                let consumed = ring.doorbell().unwrap_or(0);
-                assert!(consumed <= 2 * self.sq_entries, "BELL-3: {consumed} entries in one call");
+                self.consumes(|| ring.doorbell().unwrap_or(0));
             }
             Step::Enter { flags, min_complete, timeout_ns, min_wait_ns } => {
                 self.publish();
@@ -301,7 +333,11 @@ impl World {
                     enter.timeout_ns *= u64::from(flags & 1);
                     enter.min_wait_ns *= u64::from(flags >> 3 & 1);
                 }
-                let entered = ring.enter(&mut enter);
+                let mut entered = Ok(0);
+                self.consumes(|| {
+                    entered = ring.enter(&mut enter);
+                    enter.consumed
+                });
                 let known = [0, Errno::ETIME.to_res(), Errno::EINTR.to_res(), Errno::EBUSY.to_res()];
                 let ended = [Errno::EBADFD.to_res(), Errno::ESHUTDOWN.to_res()];
                 assert!(
@@ -329,8 +365,14 @@ impl World {
                 HostileHost::run_worker(&ring);
             }
             Step::PollFile => {
+                // Before, since another one may have its answer meanwhile.
+                let said = self.polled.get();
                 let ready = ring.poll();
                 assert!(!ready.over || ring.stats().inflight == 0, "LIFE-1: EPOLLHUP, and more may come");
+                assert!(ready.over >= said.over, "LIFE-1: EPOLLHUP was said, and is taken back");
+                assert!(ready.broken >= said.broken, "IDX-3: EPOLLERR was said, and is taken back");
+                let said = self.polled.get();
+                self.polled.set(Ready { over: ready.over | said.over, broken: ready.broken | said.broken, ..ready });
             }
             Step::Look => {
                 let look = ring.look();
@@ -379,7 +421,10 @@ impl World {
             Step::Push { entry, times } => {
                 for _ in 0..=times % 16 {
                     self.serial.set(self.serial.get() + 1);
-                    let _ = self.producer.borrow_mut().push(entry.words(self.serial.get(), self.probe));
+                    let words = entry.words(self.serial.get(), self.probe);
+                    if self.producer.borrow_mut().push(words).is_ok() {
+                        self.pushed.borrow_mut().push_back(words);
+                    }
                 }
             }
             Step::Publish => self.publish(),
@@ -387,13 +432,19 @@ impl World {
             Step::Write { word, by } => {
                 self.lawless();
                 self.mem.meddle(|user| {
-                    let place = match word % 4 {
-                        0 | 1 => &mut user.sq_tail,
-                        2 => &mut user.cq_head,
+                    let place = match word % 8 {
+                        0..5 => &mut user.sq_tail,
+                        5 | 6 => &mut user.cq_head,
                         _ => &mut user.cq_flags,
                     };
-                    *place = place.wrapping_add_signed((*by).into());
+                    *place = place.wrapping_add_signed((*by >> (word >> 6)).into());
                 });
+                // At once, since whoever publishes next puts it right.
+                if (1..5).contains(&(word % 8))
+                    && let Some(ring) = self.ring()
+                {
+                    self.consumes(|| ring.doorbell().unwrap_or(0));
+                }
             }
             Step::Flip { slot, bit } => {
                 self.lawless();
@@ -410,6 +461,7 @@ impl World {
     fn check(&self) {
         let record = self.mem.record();
         self.judge.borrow_mut().hear(&record);
+        self.in_order(&record);
         self.count(|ran| {
             ran.accepted += record.accepted.len();
             ran.completed += record.completed.len();
@@ -418,7 +470,22 @@ impl World {
         let Some(ring) = self.ring() else { return };
         assert!(!record.must_break || ring.is_broken(), "IDX-3: cq_head was out of its window");
         assert!(record.may_break || !ring.is_broken(), "IDX-3: every index was in its window");
-        assert!(ring.stats().inflight >= probe::holds() as u64, "CAN-1: more requests are held than are in flight");
+        let stats = ring.stats();
+        assert!(stats.inflight >= probe::holds() as u64, "CAN-1: more requests are held than are in flight");
+        assert_eq!(stats.entries, self.mem.published().consumed(), "SUB-1: entries are counted as they are consumed");
+    }
+
+    /// SNAP-1, SUB-1: if nobody meddles, the entries are those that were pushed, each once and in order.
+    fn in_order(&self, news: &Record) {
+        let mut pushed = self.pushed.borrow_mut();
+        if self.lawless.get() {
+            return pushed.clear();
+        }
+        for words in &news.accepted {
+            let next = pushed.pop_front();
+            let same = next.is_some_and(|next| words[..8] == next && words[8..] == [0; 8]);
+            assert!(same, "SUB-1: {words:x?}, and not {next:x?}");
+        }
     }
 
     /// LIFE-1: the file is closed, and nothing is left; or it was, and whatever was held then completes into nowhere.
@@ -439,6 +506,8 @@ impl World {
             HostileHost::run_worker(ring);
         }
         drop(files);
-        self.judge.borrow_mut().hear(&self.mem.record());
+        let record = self.mem.record();
+        self.judge.borrow_mut().hear(&record);
+        self.in_order(&record);
     }
 }
