@@ -50,7 +50,8 @@ const KNOWN_RACES: &[(&str, &str)] = &[
     ("kthread_data", "start_this_handle"),
     // Marks of the page cache's tree: fsync looks for what is written back while that ends.
     ("xas_clear_mark", "xas_find_marked"),
-    // A work queue's statistics, counted without a lock.
+    // A work queue's statistics, counted without a lock. Both functions on an item of ours would be the same item run twice at once, which
+    // queues do not do, unless we made it anew meanwhile: then the report would name our function.
     ("process_one_work", "process_one_work"),
 ];
 
