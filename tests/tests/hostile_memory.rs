@@ -9,7 +9,7 @@ use sq_conformance::checkers::hostile_host::hostile_ring;
 use sq_conformance::checkers::program::Program;
 use sq_conformance::checkers::slots::WriteSqe;
 use sq_conformance::checkers::world::{Ran, bytes_of, run};
-use sq_uapi::consts::register_op;
+use sq_uapi::consts::{op, register_op};
 use sq_uapi::{Cqe, KernelWord, SqRegister, SqSetup, Sqe, UserMem, UserWord};
 
 /// SNAP-1, SUB-2, CQ-1, CQ-5, IDX-3, BELL-3 on every program. A failing seed is replayed by `SQ_SEED=n`.
@@ -65,23 +65,36 @@ fn random_visits() {
     assert!(only.is_some() || (at_once > all * 2 && later > all / 4), "{at_once} at once, {later} later");
 }
 
-/// SNAP-1: `user_data` and opcode change right after they were loaded, and right before the next word is. The completion is that
-/// of the copy.
+/// SNAP-1: opcode and `user_data` change right after they were loaded, and right before the next word is. The completion is that of the
+/// copy, whichever way the entry goes: a bare NOP or an entry that is more than its opcode, in a drain, alone on the short way, or one of
+/// two there.
 #[test]
 fn snap_1_a_late_change_is_not_seen() {
     let foe = |access: Access, user: &mut UserSide| {
-        if let Access::Sqe(_, 5) = access {
-            user.sqes[0][0] = u64::MAX;
-            user.sqes[0][4] = 666;
+        if let Access::Sqe(index, 5) = access {
+            let sqe = &mut user.sqes[index as usize % 4];
+            sqe[0] = u64::MAX;
+            sqe[4] = 666;
         }
     };
-    let setup = SqSetup { sq_entries: 1, ..SqSetup::default() };
-    let (ring, mem) = hostile_ring(&setup, &sq_null::Null, Box::new(foe)).unwrap();
-    mem.write_sqe(0, Sqe { user_data: 7, ..Sqe::NOP }.to_words());
-    mem.store_user(UserWord::SqTail, 1);
-    assert_eq!(ring.doorbell(), Ok(1));
-    let [a, b, ..] = mem.read_cqe(0);
-    assert_eq!(Cqe::from_words([a, b]), Cqe { user_data: 7, res: 0, flags: 0 });
+    let bare = Sqe { user_data: 7, ..Sqe::NOP };
+    let more = Sqe { opcode: op::CMD, off: 1, ..bare };
+    for sqe in [bare, more] {
+        let setup = SqSetup { sq_entries: 4, ..SqSetup::default() };
+        let (ring, mem) = hostile_ring(&setup, &sq_null::Null, Box::new(foe)).unwrap();
+        // The first drain opens the short way.
+        let mut tail = 0;
+        for batch in [1, 1, 2] {
+            (tail..tail + batch).for_each(|index| mem.write_sqe(index, sqe.to_words()));
+            tail += batch;
+            mem.store_user(UserWord::SqTail, tail);
+            assert_eq!(ring.doorbell(), Ok(batch));
+            for index in tail - batch..tail {
+                let [a, b, ..] = mem.read_cqe(index);
+                assert_eq!(Cqe::from_words([a, b]), Cqe { user_data: 7, res: 0, flags: 0 }, "{sqe:?}, entry {index}");
+            }
+        }
+    }
 }
 
 /// IDX-3: an index out of its window breaks the ring, and only that.

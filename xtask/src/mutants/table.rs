@@ -55,6 +55,25 @@ pub(super) const MUTANTS: &[Mutant] = &[
         hostile("random_programs"),
     ),
     row(
+        "bare entry fetched twice",
+        "SNAP-1",
+        SQ,
+        [
+            "*op4 = user_data;",
+            "let at = head.wrapping_add(taken(places.len())).wrapping_sub(1);
+            let [_, _, _, _, again, ..] = ring.mem.sqe_run(at, 1).next().unwrap_or(words);
+            *op4 = again;",
+        ],
+        hostile("snap_1_a_late_change_is_not_seen"),
+    ),
+    row(
+        "single entry fetched twice on the short way",
+        "SNAP-1",
+        SQ,
+        ["ring.mem.pair(low(tail), head);", "ring.mem.pair(low(tail), head).and(ring.mem.pair(low(tail), head));"],
+        hostile("snap_1_a_late_change_is_not_seen"),
+    ),
+    row(
         "window of sq_tail not checked",
         "IDX-3",
         SQ,
