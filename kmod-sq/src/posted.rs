@@ -50,7 +50,8 @@ impl Posted {
         }
     }
 
-    /// Completions posted. For whoever may post, it is exact. Others must have loaded `cq_head` before: then it is not behind it.
+    /// Completions posted. For whoever may post, it is exact. For others it is not behind what they have reaped, or, if they have loaded
+    /// `cq_head` before, behind that.
     #[inline]
     pub(crate) fn tail(&self) -> u64 {
         // Relaxed: an honest `cq_head` was stored after `cq_tail` was loaded, which was stored after this.

@@ -316,7 +316,8 @@ impl<H: Host> Ring<H> {
         let plus = |counter: &AtomicU64, more: u64| counter.load(Ordering::Relaxed).wrapping_add(more);
         SqStats {
             entries: self.posted.consumed(),
-            completions: self.posted.shown(),
+            // Not `shown`: whoever asks may have reaped one between the two, and would find it missing.
+            completions: self.posted.tail(),
             inflight: self.posted.inflight().into(),
             doorbells: plus(&self.tally.doorbells, stats.doorbells),
             avoided: plus(&self.tally.avoided, stats.avoided),

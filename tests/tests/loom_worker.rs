@@ -154,6 +154,8 @@ fn caller_blocked(weaken: Weaken) {
             let mut consumer = Consumer::new();
             consumer.ready(&mem);
             let reaped = consumer.pop(&mem).is_some();
+            let counted = ring.stats().completions;
+            assert!(counted >= u64::from(reaped), "CQ-5: {counted} completions are counted, and one is reaped");
             if consumer.release(&mem) {
                 // EBUSY: the slot was taken before this rang.
                 let _ = ring.doorbell();

@@ -192,12 +192,14 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// Rings from 1 entry up, so that they are full and blocked much of the time.
+/// Rings from 1 entry up, so that they are full and blocked much of the time; one in four has many more completions than entries.
 fn shape() -> impl Strategy<Value = Shape> {
-    (0..5u32, 0..2u32, any::<u32>(), any::<bool>()).prop_map(|(sq, more, inflight, worker)| {
-        let cq_entries = 1 << (sq + more);
-        Shape { sq_entries: 1 << sq, cq_entries, max_inflight: 1 + inflight % cq_entries, worker }
-    })
+    (0..5u32, prop_oneof![3 => 0..2u32, 1 => 2..6u32], any::<u32>(), any::<bool>()).prop_map(
+        |(sq, more, inflight, worker)| {
+            let cq_entries = 1 << (sq + more);
+            Shape { sq_entries: 1 << sq, cq_entries, max_inflight: 1 + inflight % cq_entries, worker }
+        },
+    )
 }
 
 /// All programs.
