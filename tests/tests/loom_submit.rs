@@ -107,6 +107,24 @@ fn sqe_slot_reuse(weaken: Weaken) {
     assert_eq!(reap_all(&mem), if pushed { vec![1, 2] } else { vec![1] }, "SUB-2");
 }
 
+/// One thread drains while another looks: whoever sees the completion finds the place of its entry free (IDX-4).
+fn room_with_completion(weaken: Weaken) {
+    let shape = Shape { sq_entries: 1, cq_entries: 2, max_inflight: 1, flags: 0 };
+    let Model { ring, mem, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
+    let mut producer = Producer::new(mem.clone());
+    producer.push(nop(1, 0)).unwrap();
+    producer.publish();
+    let drainer = thread::spawn({
+        let ring = ring.clone();
+        move || ring.doorbell().unwrap()
+    });
+    let mut consumer = Consumer::new();
+    if consumer.ready(&mem) == 1 {
+        assert!(producer.push(nop(2, 0)).is_ok(), "IDX-4");
+    }
+    drainer.join().unwrap();
+}
+
 /// One thread drains and completes while another reaps what `cq_tail` shows and gives the slot back by `cq_head`.
 fn cqe_slot_reuse(weaken: Weaken) {
     let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags: 0 };
@@ -160,6 +178,11 @@ fn bell_3_two_submitters_bounded() {
 #[test]
 fn snap_1_sqe_slot_reuse() {
     explore(sqe_slot_reuse, PREEMPTIONS);
+}
+
+#[test]
+fn idx_4_room_with_completion() {
+    explore(room_with_completion, PREEMPTIONS);
 }
 
 #[test]

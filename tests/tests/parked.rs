@@ -45,10 +45,10 @@ fn fsync(user_data: u64) -> [u64; 8] {
 }
 
 /// A caller-driven ring of four entries and `max_inflight` requests.
-fn ring(holder: &'static Holder, max_inflight: u32) -> (RingRef<HostileHost>, HostileMem) {
+fn ring(driver: &'static impl Driver, max_inflight: u32) -> (RingRef<HostileHost>, HostileMem) {
     let setup = SqSetup { sq_entries: 4, cq_entries: 4, max_inflight, ..SqSetup::default() };
     let setup = SqSetup { size: size_of::<SqSetup>() as u32, ..setup };
-    let (ring, mem) = hostile_ring(&setup, holder, Box::new(|_, _: &mut _| {})).unwrap();
+    let (ring, mem) = hostile_ring(&setup, driver, Box::new(|_, _: &mut _| {})).unwrap();
     mem.may_park();
     (ring, mem)
 }
@@ -167,15 +167,38 @@ impl Driver for Both {
     fn cancel(&self, _: RequestId) {}
 }
 
+/// An entry that was parked leaves nothing to a bare one after it, of which only `user_data` is looked at.
+#[test]
+fn sub2_a_parked_entry_leaves_nothing_to_the_next() {
+    static BOTH: Both = Both(Mutex::new(Vec::new()));
+    let (ring, mem) = ring(&BOTH, 1);
+    let mut producer = Producer::new(mem.clone());
+    for n in 1..=2 {
+        producer.push(fsync(n)).unwrap();
+    }
+    producer.publish();
+    assert_eq!(ring.doorbell(), Ok(1), "there is one request");
+    let end_one = || BOTH.0.lock().unwrap().pop().expect("one is held").complete(Ok(0));
+    end_one();
+    HostileHost::run_worker(&ring);
+    assert_eq!(ring.doorbell(), Ok(1), "the parked one");
+    end_one();
+    for n in 3..=4 {
+        producer.push(Sqe { user_data: n, ..Sqe::NOP }.to_words()).unwrap();
+        producer.publish();
+        assert_eq!(ring.doorbell(), Ok(1));
+        assert_eq!(BOTH.0.lock().unwrap().len(), 0, "a NOP is answered at once");
+    }
+    let completed: Vec<u64> = mem.record().completed.iter().map(|cqe| cqe[0]).collect();
+    assert_eq!(completed, [1, 2, 3, 4]);
+}
+
 /// While an entry is parked, `sq_tail` moves back behind it, and forward again with a NOP in its slot: what is issued next is the entry
 /// that was copied, with its file, and not another in its name.
 #[test]
 fn snap1_sec3_a_tail_that_moves_back_does_not_unpark_an_entry() {
     static BOTH: Both = Both(Mutex::new(Vec::new()));
-    let setup = SqSetup { sq_entries: 4, cq_entries: 4, max_inflight: 1, ..SqSetup::default() };
-    let setup = SqSetup { size: size_of::<SqSetup>() as u32, ..setup };
-    let (ring, mem) = hostile_ring(&setup, &BOTH, Box::new(|_, _: &mut _| {})).unwrap();
-    mem.may_park();
+    let (ring, mem) = ring(&BOTH, 1);
     let mut producer = Producer::new(mem.clone());
     for n in 1..=2 {
         producer.push(fsync(n)).unwrap();

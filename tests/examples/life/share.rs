@@ -89,12 +89,24 @@ fn polled() -> Outcome {
         unsafe { libc::poll(&raw mut poll, 1, ms) }
     };
     want!(ready(0), 0);
-    let waits = thread::spawn(move || ready(5000));
+    let waits = thread::spawn(move || ready(-1));
     ring.push(delay(1, 50_000_000));
     ring.bell()?;
-    want!(joined(waits), 1);
+    want!(woken(waits)?, 1);
     want!(ring.reap(), [(1, 0)]);
     Ok(())
+}
+
+/// What a thread returned that sleeps in poll, without a timeout: at the end of one it would look once more, and find what nobody woke it for.
+fn woken<T>(thread: thread::JoinHandle<T>) -> Result<T, Why> {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !thread.is_finished() {
+        if Instant::now() > end {
+            return Err("nobody wakes who polls".to_owned().into());
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(joined(thread))
 }
 
 /// Who sleeps on a ring that has nothing more to tell is told so, whatever it asked for: quiesced, with nothing in flight (LIFE-1), or
@@ -112,10 +124,10 @@ fn polled_to_the_end() -> Outcome {
         ring.push(never(1));
         ring.bell()?;
         want!(events(fd, libc::POLLIN, 10), 0);
-        let waits = thread::spawn(move || events(fd, 0, 5000));
+        let waits = thread::spawn(move || events(fd, 0, -1));
         let mut quiesce = SqQuiesce { size: 32, timeout_ns: 5_000_000_000, ..SqQuiesce::default() };
         call(fd, ioctl::QUIESCE, &mut quiesce)?;
-        want!(joined(waits), libc::POLLHUP);
+        want!(woken(waits)?, libc::POLLHUP);
         // If the worker was late, the entry is not accepted any more.
         if !ring.reap().is_empty() {
             want!(ring.stats().completions, 1);
@@ -124,11 +136,11 @@ fn polled_to_the_end() -> Outcome {
     }
     let mut ring = ring(0)?;
     let fd = ring.raw();
-    let waits = thread::spawn(move || events(fd, 0, 5000));
+    let waits = thread::spawn(move || events(fd, 0, -1));
     ring.push(echo(1, 1));
     ring.user.word(ring.setup.offsets.sq_tail).store(ring.setup.sq_entries + 1, Ordering::Release);
     want!(ring.bell(), Err(libc::EBADFD));
-    want!(joined(waits), libc::POLLERR);
+    want!(woken(waits)?, libc::POLLERR);
     want!(events(fd, libc::POLLIN, 0), libc::POLLERR);
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 use liburing_shm::{Errno, Ring, SqeFlags, Wait, opcode};
 
-use super::common::{SOON, build, delay, echo, reap};
+use super::common::{SOON, build, delay, echo, one, reap, ring};
 use std::time::Duration;
 
 #[test]
@@ -58,6 +58,20 @@ fn an_operation_leaves_nothing_to_the_next() {
     ring.submit().unwrap();
     let done: Vec<_> = reap(&mut ring).iter().map(|done| (done.result(), done.extra())).collect();
     assert_eq!(done, [(Err(Errno::EINVAL), [0, 0]), (Ok(0), [0, 0])]);
+}
+
+/// An entry that was consumed while requests were in flight leaves nothing to a bare one, of which only `user_data` is looked at.
+#[test]
+fn sub2_an_entry_beside_requests_leaves_nothing_to_the_next() {
+    let mut ring = ring(4);
+    ring.submission().push(delay(Duration::from_millis(50))).unwrap();
+    ring.submit().unwrap();
+    assert_eq!(one(&mut ring, echo(7)), Ok(7), "beside the request");
+    ring.submitter().wait(&Wait::new(1).timeout(SOON)).unwrap();
+    assert_eq!(reap(&mut ring).len(), 1);
+    // Twice: it is the end of the first drain that opens the short way.
+    assert_eq!(one(&mut ring, opcode::Nop::new().build()), Ok(0));
+    assert_eq!(one(&mut ring, opcode::Nop::new().build()), Ok(0));
 }
 
 #[test]
