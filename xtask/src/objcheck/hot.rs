@@ -132,7 +132,7 @@ impl<'a> Loop<'a> {
     }
 
     /// SNAP-1, SNAP-2: each word is loaded once, and nobody has the entry's address afterwards. And a round calls nobody but
-    /// the driver.
+    /// the driver, and orders nothing: fences are a batch's.
     pub(super) fn faults(&self) -> Vec<String> {
         let mut faults = BTreeSet::new();
         if self.copy.loads.len() != WORDS as usize {
@@ -149,6 +149,10 @@ impl<'a> Loop<'a> {
         let drivers = self.instructions().filter(|(_, instruction)| instruction.calls_indirectly()).count();
         if drivers != 1 {
             faults.insert(format!("the drain loop calls {drivers} pointers an operation"));
+        }
+        let fences = self.instructions().filter(|(_, instruction)| instruction.is_locked()).count();
+        if fences > 0 && !self.alone {
+            faults.insert(format!("the drain loop has {fences} fences or locked instructions an operation"));
         }
         let name = &self.function.name;
         faults.into_iter().map(|fault| format!("{name}: {fault}")).collect()

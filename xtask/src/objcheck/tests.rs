@@ -144,9 +144,11 @@ fn a_call_that_is_not_the_drivers_is_found() {
 }
 
 #[test]
-fn fences_and_locked_instructions_are_counted() {
+fn fences_and_locked_instructions_are_found() {
     let more = "  5d:\tlock incq 0x8(%rbx)\n  5e:\txchg   %eax,(%rbx)\n  5f:\txchg   %ax,%ax\n";
     let listing = [HEAD, COPY, CALL, more, BACK].concat();
     let functions = functions(&listing);
-    assert!(loops(&functions)[0].note().contains("2 fences and locked"));
+    let drain = &loops(&functions)[0];
+    assert!(drain.note().contains("2 fences and locked"));
+    assert_eq!(drain.faults(), ["run: the drain loop has 2 fences or locked instructions an operation"]);
 }
