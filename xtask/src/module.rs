@@ -25,13 +25,18 @@ pub(crate) struct Built {
 
 /// Builds the modules for `kernel` and checks their objects.
 pub(crate) fn build(ctx: &Ctx, kernel: Kernel) -> Result<Built> {
-    apt::ensure(&["make", "gcc", "binutils", "util-linux"])?;
-    let variables = rust_variables(ctx, kernel)?;
-    let out = make(ctx, kernel, &ctx.root.join("kmod-sq"), &ctx.checkout_cache("kmod"), &variables)?;
+    let out = compile(ctx, kernel)?;
     let notes = check_objects(kernel, &out)?;
     let modules = modules_in(&out)?;
     modinfo::check(&modules)?;
     Ok(Built { modules, notes })
+}
+
+/// Builds the modules, and leaves it to the caller to look at what came of it. Returns where they are.
+pub(crate) fn compile(ctx: &Ctx, kernel: Kernel) -> Result<PathBuf> {
+    apt::ensure(&["make", "gcc", "binutils", "util-linux"])?;
+    let variables = rust_variables(ctx, kernel)?;
+    make(ctx, kernel, &ctx.root.join("kmod-sq"), &ctx.checkout_cache("kmod"), &variables)
 }
 
 /// Builds the driver outside this tree whose Makefile is in `dir`, against the `sq.ko` of [`build`].

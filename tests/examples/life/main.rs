@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a loaded module must survive, and what only processes can show: `life GROUP [ARGS]`, in a guest.
+//! What a loaded module must survive, and what only processes can show: `life GROUP [PART OF A CHECK'S NAME]`, in a guest.
 //!
 //! `xtask vm test` runs each group as a job of its own and reads dmesg after it. One line a check; exit code 1 if one fails, 77
 //! if the group cannot be run. `SQ_LONG=1` makes the counts those of `cargo xtask nightly`, `SQ_PART=1` a fifth of the usual ones.
@@ -100,13 +100,18 @@ fn main() -> ExitCode {
         "stranger" => return share::stranger(args.get(2).map_or("", String::as_str)),
         _ => {
             eprintln!(
-                "usage: life attack|storm|kill|share|hostile|stall|users|memory|fail-nth|planted|syscalls [SEED [PROGRAMS]]|unload MODULE.."
+                "usage: life attack|storm|kill|share|hostile|stall|users|memory|fail-nth|planted [PART OF A CHECK'S NAME]|syscalls [SEED [PROGRAMS]]|unload MODULE.."
             );
             return ExitCode::from(2);
         }
     };
+    let part = args.get(2).map_or("", String::as_str);
+    if !checks.iter().any(|(name, _)| name.contains(part)) {
+        eprintln!("no check of {group} has {part:?} in its name");
+        return ExitCode::from(2);
+    }
     let mut failed = 0;
-    for (name, check) in checks {
+    for (name, check) in checks.iter().filter(|(name, _)| name.contains(part)) {
         let start = std::time::Instant::now();
         let result = check().and_then(|()| proc::all_given_back());
         let took = start.elapsed().as_secs_f64();

@@ -2,25 +2,25 @@
 //! `cargo xtask mutants`: small sabotages of the sources, each of which must turn a check red.
 //!
 //! It works on a copy of the tracked files in the cache, with build folders of its own: the checkout is never touched. Every check is
-//! run on the copy as it is first, since a red check says nothing if it is never green.
+//! run on the copy as it is first, since a red check says nothing if it is never green. And red is only what a check says itself: a
+//! sabotage that does not build is an error of the table.
 
+mod check;
 mod copy;
 mod table;
 
 use std::collections::BTreeSet;
-use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
+use std::time::Instant;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::ctx::Ctx;
-use crate::process::{spinner, tail};
+use crate::process::spinner;
 use crate::test::Outcome;
+use check::{Check, Verdict};
 use copy::Copy;
-use table::{MUTANTS, SAMPLE};
-
-/// A check that has not ended by then hangs. A green one takes seconds.
-const LIMIT: Duration = Duration::from_secs(60);
+use table::{SAMPLE, mutants};
 
 /// What the command takes.
 #[derive(clap::Args)]
@@ -42,79 +42,6 @@ struct Mutant {
     old: &'static str,
     new: &'static str,
     check: Check,
-}
-
-/// The cheapest check that must turn red: tests of a target, by a filter.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Check {
-    /// `cargo test -p PACKAGE --test TARGET FILTER`.
-    Test(&'static str, &'static str, &'static str),
-    /// A model of the suite, as the test stage `loom` builds it: `--test TARGET FILTER`.
-    Loom(&'static str, &'static str),
-}
-
-/// How a check ended.
-enum Verdict {
-    Green,
-    Red,
-    Hangs,
-}
-
-impl Check {
-    fn label(self) -> String {
-        match self {
-            Self::Test(package, target, filter) => format!("{package} {target} {filter}"),
-            Self::Loom(target, filter) => format!("{target} {filter}"),
-        }
-    }
-
-    fn cargo(self, copy: &Copy) -> Command {
-        let mut cargo = Command::new("timeout");
-        cargo.arg("--kill-after=5").arg(LIMIT.as_secs().to_string());
-        cargo.arg("cargo").arg("test").current_dir(copy.sources()).env("CARGO_TERM_COLOR", "never");
-        cargo.env("CARGO_TARGET_DIR", copy.target()).env_remove("CARGO_MANIFEST_DIR");
-        match self {
-            Self::Test(package, target, _) => _ = cargo.args(["-p", package, "--test", target]),
-            Self::Loom(target, _) => {
-                cargo.args(["--release", "-p", "sq-conformance", "--test", target]);
-                crate::test::host::as_model(&mut cargo, "loom", &copy.target());
-            }
-        }
-        cargo
-    }
-
-    const fn filter(self) -> &'static str {
-        match self {
-            Self::Test(_, _, filter) | Self::Loom(_, filter) => filter,
-        }
-    }
-
-    /// Builds the check and runs it.
-    ///
-    /// # Errors
-    /// If it does not compile, or runs no test: then it says nothing.
-    fn run(self, copy: &Copy) -> Result<Verdict> {
-        let mut build = Command::new("cargo");
-        // Without the time limit.
-        let limited = self.cargo(copy);
-        build.args(limited.get_args().skip(3)).arg("--no-run").current_dir(copy.sources());
-        for (name, value) in limited.get_envs() {
-            match value {
-                Some(value) => build.env(name, value),
-                None => build.env_remove(name),
-            };
-        }
-        let built = build.output()?;
-        ensure!(built.status.success(), "does not compile:\n{}", tail(&String::from_utf8_lossy(&built.stderr), 40));
-        let mut run = self.cargo(copy);
-        let ran = run.args(["--", self.filter()]).output()?;
-        let text = String::from_utf8_lossy(&ran.stdout);
-        if ran.status.success() {
-            ensure!(!text.contains("running 0 tests"), "{} runs no test", self.label());
-            return Ok(Verdict::Green);
-        }
-        Ok(if matches!(ran.status.code(), Some(124 | 137)) { Verdict::Hangs } else { Verdict::Red })
-    }
 }
 
 /// The whole table, or a part of it.
@@ -147,10 +74,10 @@ fn outcome(ctx: &Ctx, names: &[String]) -> Result<Outcome> {
 }
 
 fn choose(names: &[String]) -> Result<Vec<&'static Mutant>> {
-    if let Some(name) = names.iter().find(|name| !MUTANTS.iter().any(|mutant| mutant.name == name.as_str())) {
+    if let Some(name) = names.iter().find(|name| !mutants().any(|mutant| mutant.name == name.as_str())) {
         bail!("no sabotage is called {name}; cargo xtask mutants --list names them");
     }
-    Ok(MUTANTS.iter().filter(|mutant| names.is_empty() || names.iter().any(|name| name == mutant.name)).collect())
+    Ok(mutants().filter(|mutant| names.is_empty() || names.iter().any(|name| name == mutant.name)).collect())
 }
 
 /// Returns the names of those that no check notices.
@@ -158,21 +85,22 @@ fn apply_all(ctx: &Ctx, chosen: &[&Mutant], mut say: impl FnMut(String)) -> Resu
     let copy = Copy::make(ctx)?;
     fits(&copy)?;
     let start = Instant::now();
-    let checks: BTreeSet<Check> = chosen.iter().map(|mutant| mutant.check).collect();
+    let checks: BTreeSet<Check> = chosen.iter().map(|mutant| mutant.check.as_it_is()).collect();
     for check in &checks {
         let bar = spinner(&format!("as it is: {}", check.label()));
-        let verdict = check.run(&copy);
+        let verdict = check.run(ctx, &copy);
         bar.finish_and_clear();
-        ensure!(matches!(verdict?, Verdict::Green), "{} is red without any sabotage", check.label());
+        let verdict = verdict.with_context(|| format!("{}, without any sabotage", check.label()))?;
+        ensure!(verdict == Verdict::Green, "{} is red without any sabotage", check.label());
     }
     say(format!("{} checks, all green as it is, in {:.0} s", checks.len(), start.elapsed().as_secs_f64()));
     say(format!("{:40} {:8} {:58} red in s", "sabotage", "rule", "check"));
-    let (mut unnoticed, mut hangs) = (Vec::new(), 0);
+    let (mut unnoticed, mut hangs, mut errors) = (Vec::new(), 0, Vec::new());
     for mutant in chosen {
         let Mutant { name, rule, file, old, new, check } = **mutant;
         let bar = spinner(name);
         let began = Instant::now();
-        let verdict = copy.with(file, old, new, || check.run(&copy));
+        let verdict = copy.with(file, old, new, || check.run(ctx, &copy));
         bar.finish_and_clear();
         let end = match verdict {
             Ok(Verdict::Red) => format!("{:.1}", began.elapsed().as_secs_f64()),
@@ -187,11 +115,13 @@ fn apply_all(ctx: &Ctx, chosen: &[&Mutant], mut say: impl FnMut(String)) -> Resu
             // Of the table: what says nothing is not noticed.
             Err(error) => {
                 unnoticed.push(name);
-                format!("ERROR: {error:#}")
+                errors.push(format!("{name}: {error:#}"));
+                "SAYS NOTHING, see below".to_owned()
             }
         };
         say(format!("{name:40} {rule:8} {:58} {end}", check.label()));
     }
+    errors.into_iter().for_each(&mut say);
     let seconds = start.elapsed().as_secs_f64();
     let red = chosen.len() - unnoticed.len();
     say(format!("{red} of {} sabotages are noticed, {hangs} of them by hanging, in {seconds:.0} s", chosen.len()));
@@ -201,13 +131,13 @@ fn apply_all(ctx: &Ctx, chosen: &[&Mutant], mut say: impl FnMut(String)) -> Resu
 /// Each row's `old` is in its file exactly once, or the table is out of date.
 fn fits(copy: &Copy) -> Result<()> {
     let mut wrong = Vec::new();
-    for &Mutant { name, file, old, .. } in MUTANTS {
+    for &Mutant { name, file, old, .. } in mutants() {
         let times = copy.read(file)?.matches(old).count();
         if times != 1 {
             wrong.push(format!("{name}: {file} has its text {times} times"));
         }
     }
-    ensure!(wrong.is_empty(), "follow the code in xtask/src/mutants/table.rs:\n{}", wrong.join("\n"));
+    ensure!(wrong.is_empty(), "follow the code in xtask/src/mutants/table:\n{}", wrong.join("\n"));
     Ok(())
 }
 
@@ -216,13 +146,19 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::choose;
-    use super::table::{MUTANTS, SAMPLE};
+    use super::table::{SAMPLE, mutants};
 
     #[test]
     fn names_are_names() {
-        let names: BTreeSet<&str> = MUTANTS.iter().map(|mutant| mutant.name).collect();
-        assert_eq!(names.len(), MUTANTS.len());
+        let names: BTreeSet<&str> = mutants().map(|mutant| mutant.name).collect();
+        assert_eq!(names.len(), mutants().count());
         assert!(SAMPLE.iter().all(|name| names.contains(name)));
         assert!(choose(&["nobody".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn the_readme_counts_them() {
+        let said = format!("sabotages a copy of the sources in {} ways", mutants().count());
+        assert!(include_str!("../../../README.md").contains(&said), "README.md does not say: {said}");
     }
 }

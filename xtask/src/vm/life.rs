@@ -46,7 +46,7 @@ pub(super) fn jobs(ctx: &Ctx, guest: &mut Guest, modules: &[String], depth: Dept
         Depth::Usual => (TIMEOUT, ""),
         Depth::Part => (TIMEOUT, "SQ_PART=1 "),
     };
-    guest.jobs.push(Job::new("life: prepare", PREPARE.to_owned(), TIMEOUT));
+    guest.jobs.push(prepare());
     let groups = if depth == Depth::Part { &[] } else { &GROUPS[..] };
     for &(group, user) in groups {
         let line = format!("{variable}exec {life} {group}");
@@ -69,6 +69,16 @@ pub(super) fn jobs(ctx: &Ctx, guest: &mut Guest, modules: &[String], depth: Dept
     let line = format!("{variable}exec {life} unload {}", modules.join(" "));
     guest.jobs.push(Job::new("life: load, use, unload", line, timeout));
     Ok(())
+}
+
+/// What comes before the groups.
+pub(super) fn prepare() -> Job {
+    Job::new("life: prepare", PREPARE.to_owned(), TIMEOUT)
+}
+
+/// Whether the group runs as an ordinary user.
+pub(super) fn is_users(group: &str) -> bool {
+    GROUPS.contains(&(group, true))
 }
 
 /// The program, built for this host.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask vm`: stock kernels under QEMU's TCG. No KVM, and no root once the packages are there.
 
+mod alone;
 mod bench;
 mod cpio;
 mod disk;
@@ -30,7 +31,8 @@ use crate::ctx::Ctx;
 use crate::kernel::Kernel;
 use crate::module;
 
-pub(crate) use guest::{Guest, Job};
+pub(crate) use alone::Alone;
+pub(crate) use guest::{Guest, Job, JobResult};
 pub(crate) use insns::{Counts, TABLE as INSNS, check as check_insns};
 pub(crate) use secure::Owner;
 pub(crate) use suite::{Depth, Programs, run as run_suite, storage_client, summarise};

@@ -156,6 +156,11 @@ pub(crate) fn storage_client(ctx: &Ctx) -> Result<PathBuf> {
     built(ctx, &["build", "-p", "sq-storage"], "bin")?.pop().context("cargo built no client")
 }
 
+/// The program of one target of the conformance suite.
+pub(super) fn test_programs(ctx: &Ctx, target: &str) -> Result<Vec<PathBuf>> {
+    built(ctx, &["test", "--no-run", "-p", "sq-conformance", "--test", target], "test")
+}
+
 /// The programs of one kind that cargo makes when it is called with `args`.
 fn built(ctx: &Ctx, args: &[&str], kind: &str) -> Result<Vec<PathBuf>> {
     let mut cargo = Command::new("cargo");

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The sabotages, by what they break. A new mechanism has a row here that leaves it out.
+//! Sabotages of the kernel side's core, and of the memory under it.
 
-use super::{Check, Mutant};
-
-/// What `cargo xtask test` runs of them: one of each kind of check, and fast.
-pub(super) const SAMPLE: [&str; 3] = ["entry fetched twice", "buf_index not checked", "REDRAIN not set"];
+use super::super::Mutant;
+use super::super::check::Check;
+use super::{hostile, loom, row, suite};
 
 const SQ: &str = "kmod-sq/src/sq.rs";
 const DRAIN: &str = "kmod-sq/src/drain.rs";
@@ -19,29 +18,8 @@ const PARSE: &str = "kmod-sq/src/parse.rs";
 const ACCEPT: &str = "kmod-sq/src/accept.rs";
 const DOOR: &str = "kmod-sq/src/door.rs";
 const MAPPED: &str = "uapi/src/mapped.rs";
-const PRODUCER: &str = "liburing-shm/src/ring/producer.rs";
-const CONSUMER: &str = "liburing-shm/src/ring/consumer.rs";
-const QUEUE: &str = "liburing-shm/src/queue.rs";
 
-const fn suite(test: &'static str) -> Check {
-    Check::Test("sq-conformance", "conformance", test)
-}
-
-const fn hostile(test: &'static str) -> Check {
-    Check::Test("sq-conformance", "hostile_memory", test)
-}
-
-const fn row(
-    name: &'static str,
-    rule: &'static str,
-    file: &'static str,
-    [old, new]: [&'static str; 2],
-    check: Check,
-) -> Mutant {
-    Mutant { name, rule, file, old, new, check }
-}
-
-pub(super) const MUTANTS: &[Mutant] = &[
+pub(super) const ROWS: &[Mutant] = &[
     // What the user side writes.
     row(
         "entry fetched twice",
@@ -187,70 +165,56 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "BELL-1",
         DRAIN,
         ["self.ring.mem.kernel_fence(Fence::BellKernel);", "let _ = Fence::BellKernel;"],
-        Check::Loom("loom_worker", "bell_1_worker_idle"),
-    ),
-    row(
-        "no fence: sq_tail, NEED_WAKEUP",
-        "BELL-1",
-        PRODUCER,
-        ["self.mem.user_fence(Fence::BellUser);", "let _ = Fence::BellUser;"],
-        Check::Loom("loom_worker", "bell_1_worker_idle"),
+        loom("loom_worker", "bell_1_worker_idle"),
     ),
     row(
         "no second look before idling",
         "BELL-1",
         DRAIN,
         ["if self.is_empty() || self.ring.stopped() != 0 {", "if self.is_empty() || true {"],
-        Check::Loom("loom_worker", "bell_1_worker_idle"),
+        loom("loom_worker", "bell_1_worker_idle"),
     ),
     row(
         "poller sleeps whatever it found",
         "BELL-1",
         POLL,
         ["} else if owner.go_idle() {", "} else if owner.go_idle() || true {"],
-        Check::Loom("loom_worker", "bell_1_poller_idle"),
+        loom("loom_worker", "bell_1_poller_idle"),
     ),
     row(
         "no fence: CQ_BLOCKED, cq_head",
         "CQ-2",
         SQ,
         ["ring.mem.kernel_fence(Fence::BlockedKernel);", "let _ = Fence::BlockedKernel;"],
-        Check::Loom("loom_worker", "cq_2_worker_blocked"),
-    ),
-    row(
-        "no fence: cq_head, CQ_BLOCKED",
-        "CQ-2",
-        CONSUMER,
-        ["mem.user_fence(Fence::BlockedUser);", "let _ = Fence::BlockedUser;"],
-        Check::Loom("loom_worker", "cq_2_worker_blocked"),
+        loom("loom_worker", "cq_2_worker_blocked"),
     ),
     row(
         "no second look before blocking",
         "CQ-2",
         SQ,
         ["cq.look(&ring.mem, &ring.posted)?;", "if !said { cq.look(&ring.mem, &ring.posted)?; }"],
-        Check::Loom("loom_worker", "cq_2_worker_blocked"),
+        loom("loom_worker", "cq_2_worker_blocked"),
     ),
     row(
         "no fence: posted, watched",
         "BELL-4",
         SQ,
         ["ring.mem.kernel_fence(Fence::PostKernel);", "let _ = Fence::PostKernel;"],
-        Check::Loom("loom_wait", "bell_4_inline_waiter"),
+        loom("loom_wait", "bell_4_inline_waiter"),
     ),
     row(
         "no fence: watched, posted",
         "BELL-4",
         CQ,
         ["mem.kernel_fence(Fence::WatchKernel);", "let _ = (mem, Fence::WatchKernel);"],
-        Check::Loom("loom_wait", "bell_4_inline_waiter"),
+        loom("loom_wait", "bell_4_inline_waiter"),
     ),
     row(
         "REDRAIN not set",
         "BELL-5",
         DRAIN,
         ["fetch_or(OWNED | REDRAIN,", "fetch_or(OWNED,"],
-        Check::Loom("loom_submit", "bell_5_two_submitters"),
+        loom("loom_submit", "bell_5_two_submitters"),
     ),
     row(
         "drain let go whatever was said",
@@ -260,14 +224,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
             "compare_exchange(OWNED, FREE, at!(DrainRelease, Release), Ordering::Relaxed).is_ok()",
             "swap(FREE, at!(DrainRelease, Release)) != FREE",
         ],
-        Check::Loom("loom_submit", "bell_5_two_submitters"),
+        loom("loom_submit", "bell_5_two_submitters"),
     ),
     row(
         "a bounded drain hands nothing over",
         "BELL-3",
         ENTER,
         ["has done its share.\n        H::work(self);", "has done its share."],
-        Check::Loom("loom_submit", "bell_3_two_submitters_bounded"),
+        loom("loom_submit", "bell_3_two_submitters_bounded"),
     ),
     // Completions and their slots.
     row(
@@ -285,7 +249,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "CQ-1",
         CQ,
         ["self.entries.saturating_sub(taken)", "self.entries.saturating_sub(taken).wrapping_add(1)"],
-        hostile("random"),
+        suite("cq2_a_reaper_that_publishes_late"),
     ),
     row(
         "slot of a skipped success lost",
@@ -293,6 +257,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         CQ,
         ["self.promised = self.promised.wrapping_sub(1);", "let _ = self.promised;"],
         suite("cq1_a_skipped_success_that_comes_later"),
+    ),
+    row(
+        "slot of a success skipped at once lost",
+        "CQ-1",
+        SQ,
+        ["SKIPPED => count(&ring.tally.skipped),", "SKIPPED => sq.stash = sq.stash.wrapping_sub(1),"],
+        suite("cq1_skipped_successes_do_not_use_up_slots"),
     ),
     row("user_data not echoed", "SUB-2", SQ, ["*op4 = user_data;", "*op4 = user_data >> 1;"], suite("sub2_user_data")),
     row(
@@ -322,6 +293,37 @@ pub(super) const MUTANTS: &[Mutant] = &[
         REQUEST,
         ["if self.indefinite >= most_indefinite {", "if self.indefinite > most_indefinite {"],
         suite("cq4_requests_without_bound"),
+    ),
+    row(
+        "a parked entry leaves fields to the next",
+        "SUB-2",
+        SQ,
+        ["sq.intake.parked = false;\n    sq.intake.restore();", "sq.intake.parked = false;"],
+        Check::Test("sq-conformance", "parked", "sub2_a_parked_entry"),
+    ),
+    row(
+        "an entry beside requests leaves fields to the next",
+        "SUB-2",
+        SQ,
+        ["if !sq.odd && taken.last != ELSEWHERE {", "if false && taken.last != ELSEWHERE {"],
+        suite("sub2_an_entry_beside_requests"),
+    ),
+    row(
+        "short way open while others post",
+        "CQ-5",
+        SQ,
+        ["!= NONE && ring.posted.is_owners() {", "!= NONE {"],
+        loom("loom_wait", "cq_5_right_to_post"),
+    ),
+    row(
+        "completions shown before the head",
+        "IDX-4",
+        SQ,
+        [
+            "ring.mem.store_kernel(KernelWord::SqHead, low(head));\n    show(sq);",
+            "show(sq);\n    ring.mem.store_kernel(KernelWord::SqHead, low(head));",
+        ],
+        loom("loom_submit", "idx_4_room_with_completion"),
     ),
     row(
         "want of requests not mended",
@@ -363,32 +365,67 @@ pub(super) const MUTANTS: &[Mutant] = &[
         hostile("idx_3_an_eventfd"),
     ),
     row(
+        "blocked with nothing to reap ends a wait",
+        "WAIT-1",
+        ENTER,
+        ["cq.is_blocked() && unreaped > 0", "cq.is_blocked()"],
+        suite("wait1_goes_on_while_requests_hold_every_slot"),
+    ),
+    row(
+        "blocked ends no wait",
+        "WAIT-1",
+        ENTER,
+        ["cq.is_blocked() && unreaped > 0", "false && cq.is_blocked()"],
+        suite("wait1_a_wait_for_what_only_reaping"),
+    ),
+    row(
+        "a wait for more than there can be",
+        "WAIT-1",
+        ENTER,
+        ["enter.min_complete.min(self.geometry.cq_entries)", "enter.min_complete"],
+        suite("wait1_min_complete_is_what_there_can_be"),
+    ),
+    row(
+        "a blocked ring's doorbell says nothing",
+        "CQ-2",
+        ENTER,
+        ["unreaped == 0 && cq.is_blocked()", "unreaped != 0 && cq.is_blocked()"],
+        suite("slots_held_by_slow_requests"),
+    ),
+    row(
+        "a poller told of the end too early",
+        "LIFE-1",
+        RING,
+        ["quiet && self.posted.inflight() == 0", "self.posted.inflight() == 0"],
+        loom("loom_life", "life_1_poller_of_the_end"),
+    ),
+    row(
         "idle while requests are in flight",
         "WAIT-1",
         ENTER,
         ["self.is_drained() && self.posted.inflight() == 0", "self.is_drained()"],
-        Check::Loom("loom_wait", "wait_1_idle_waiter_deferred"),
+        loom("loom_wait", "wait_1_idle_waiter_deferred"),
     ),
     row(
         "idle while entries are there",
         "WAIT-1",
         ENTER,
         ["self.is_drained() && self.posted.inflight() == 0", "self.posted.inflight() == 0"],
-        Check::Loom("loom_wait", "wait_1_idle_waiter_inline"),
+        loom("loom_wait", "wait_1_idle_waiter_inline"),
     ),
     row(
         "who quiesces not told of a stopped drain",
         "LIFE-1",
         DRAIN,
         ["if back.is_none() && end == End::Stopped {", "if false && back.is_none() && end == End::Stopped {"],
-        Check::Loom("loom_life", "life_1_quiesce"),
+        loom("loom_life", "life_1_quiesce"),
     ),
     row(
         "no wake-up at a block",
         "WAIT-1",
         SQ,
         ["ring.host.notify(Notify { waiters: true, eventfd: false });", "let _ = Notify::default();"],
-        Check::Loom("loom_wait", "wait_1_blocked_waiter"),
+        loom("loom_wait", "wait_1_blocked_waiter"),
     ),
     row(
         "eventfd not signalled",
@@ -409,7 +446,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "BELL-4",
         CQ,
         ["waiters: due || self.polled, eventfd }", "waiters: due, eventfd }"],
-        Check::Loom("loom_worker", "bell_1_worker_enabled"),
+        loom("loom_worker", "bell_1_worker_enabled"),
     ),
     // Canceling, and the end.
     row(
@@ -417,14 +454,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "CAN-1",
         REQUEST,
         ["if meta.canceled { Meanwhile::Canceled(meta.id) } else { Meanwhile::Nothing }", "Meanwhile::Nothing"],
-        Check::Loom("loom_cancel", "can_1_against_issue"),
+        loom("loom_cancel", "can_1_against_issue"),
     ),
     row(
         "cancel does not claim from the clock",
         "CAN-1",
         REQUEST,
         ["if matches!(found, Found::Timed(_)) {", "if false {"],
-        Check::Loom("loom_cancel", "can_1_against_clock"),
+        loom("loom_cancel", "can_1_against_clock"),
     ),
     row(
         "completion during issue posted at once",
@@ -434,46 +471,41 @@ pub(super) const MUTANTS: &[Mutant] = &[
         hostile("random_programs"),
     ),
     row(
+        "QUIESCE waits for a slot",
+        "LIFE-1",
+        CANCEL,
+        [
+            "self.await_quiet(deadline, Self::drain_is_free)?;",
+            "self.await_quiet(deadline, |ring| ring.drain_is_free() && ring.cq.with(|cq| !cq.is_blocked()))?;",
+        ],
+        suite("life1_quiesce_needs_no_slot"),
+    ),
+    row(
+        "QUIESCE cancels nothing",
+        "LIFE-1",
+        CANCEL,
+        ["self.cancel_everything();\n        self.await_quiet(", "self.await_quiet("],
+        suite("life1_quiesce_needs_no_slot"),
+    ),
+    row(
         "QUIESCE does not wait for the drain",
         "LIFE-1",
         CANCEL,
         ["self.await_quiet(deadline, Self::drain_is_free)?;", "let _ = Self::drain_is_free;"],
-        Check::Loom("loom_life", "life_1_quiesce_against_drain"),
+        loom("loom_life", "life_1_quiesce_against_drain"),
     ),
     row(
         "QUIESCE does not wait for requests",
         "LIFE-1",
         CANCEL,
         ["self.posted.inflight() == 0", "true"],
-        Check::Loom("loom_life", "life_1_quiesce_against_completion"),
+        loom("loom_life", "life_1_quiesce_against_completion"),
     ),
     row(
         "request does not keep its ring",
         "LIFE-2",
         ISSUE,
         ["ring.count_ref();", ""],
-        Check::Loom("loom_life", "life_2_close_against_completion"),
-    ),
-    // The application's half.
-    row(
-        "batch published in part",
-        "IDX-4",
-        QUEUE,
-        ["if (sq.room() as usize) < batch.len() {", "if sq.room() == 0 {"],
-        suite("entries_of_a_batch_larger_than_the_queue_are_refused_whole"),
-    ),
-    row(
-        "reaper does not ring for slots",
-        "CQ-2",
-        CONSUMER,
-        ["(sq_state::CQ_BLOCKED | sq_state::NEED_ENTER) != 0", "sq_state::NEED_ENTER != 0"],
-        Check::Loom("loom_worker", "cq_2"),
-    ),
-    row(
-        "bell at any state but idle left out",
-        "BELL-1",
-        PRODUCER,
-        ["& sq_state::NEED_WAKEUP != 0", "& sq_state::NEED_WAKEUP == u32::MAX"],
-        suite("bell1_bell2_one_doorbell"),
+        loom("loom_life", "life_2_close_against_completion"),
     ),
 ];

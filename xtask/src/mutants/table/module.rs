@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Sabotages that only the built module can show: of the C glue, in a guest, and of the code as it was compiled.
+
+use super::super::Mutant;
+use super::super::check::Check;
+use super::row;
+use crate::vm::Alone;
+
+const DEVICE: &str = "kmod-sq/kernel/glue/device.c";
+const HOME: &str = "kmod-sq/kernel/glue/home.c";
+const MEMORY: &str = "kmod-sq/kernel/glue/memory.c";
+const SQ: &str = "kmod-sq/src/sq.rs";
+const COPY: &str = "uapi/src/copy.rs";
+
+/// What a bare entry passes before its driver is called.
+const BARE: &str = "*op4 = user_data;";
+
+const fn life(group: &'static str, check: &'static str) -> Check {
+    Check::Guest(Alone::Life(group, check))
+}
+
+const FORK: Check = life("share", "fork:");
+const READ_ONLY: Check = life("memory", "read-only");
+const FLAGS: Check = life("memory", "the flags of");
+
+pub(super) const ROWS: &[Mutant] = &[
+    // The object.
+    row(
+        "a fence an operation",
+        "BELL-4",
+        SQ,
+        [BARE, "*op4 = user_data; ring.mem.kernel_fence(Fence::PostKernel);"],
+        Check::Object("the drain loop has 1 fences"),
+    ),
+    row(
+        "a call an operation",
+        "SNAP-2",
+        SQ,
+        [BARE, "*op4 = user_data; core::hint::black_box(ring.host.now_ns());"],
+        Check::Object("the drain loop calls sq_now_ns"),
+    ),
+    row(
+        "a word of an entry loaded twice",
+        "SNAP-1",
+        COPY,
+        ["        a.load(Ordering::Relaxed),", "        a.load(Ordering::Relaxed) | a.load(Ordering::Relaxed),"],
+        Check::Object("the snapshot has 9 loads for 8 words"),
+    ),
+    row(
+        "an entry looked at again",
+        "SNAP-2",
+        SQ,
+        [
+            BARE,
+            "*op4 = user_data | ring.mem.sqe_run(head.wrapping_add(taken(places.len())), 1).next().map_or(0, |w| w[4]);",
+        ],
+        Check::Object("a round copies an entry twice"),
+    ),
+    row(
+        "an index that may panic",
+        "SEC-1",
+        SQ,
+        ["sq.batch.get(..ix(taken.posted)).unwrap_or_default()", "&sq.batch[..ix(taken.posted)]"],
+        Check::Object("may panic"),
+    ),
+    // Whose ring it is.
+    row("a stranger's calls let in", "LIFE-3", DEVICE, ["if (current->mm != home->mm)", "if (!home->mm)"], FORK),
+    row("a stranger's mmap let in", "LIFE-3", DEVICE, ["if (!own)", "if (!own && !home->mm)"], FORK),
+    row(
+        "entries run as whoever rings",
+        "LIFE-3",
+        DEVICE,
+        [" && likely(current_cred() == home->cred))", ")"],
+        life("share", "LIFE-3: entries run with"),
+    ),
+    row(
+        "a worker runs entries as itself",
+        "LIFE-3",
+        HOME,
+        ["override_creds(home->cred)", "override_creds(current_cred())"],
+        life("share", "LIFE-3: the other way round"),
+    ),
+    row(
+        "a ring that was mapped enabled by another",
+        "LIFE-3",
+        DEVICE,
+        ["home->mapped = true;", "home->mapped = false;"],
+        life("share", "a ring that was mapped"),
+    ),
+    // Ring memory.
+    row(
+        "the kernel's pages mapped writable",
+        "IDX-2",
+        DEVICE,
+        ["(vma->vm_flags & VM_WRITE))", "(vma->vm_flags & VM_WRITE) && !home)"],
+        READ_ONLY,
+    ),
+    row(
+        "the kernel's pages made writable later",
+        "IDX-2",
+        DEVICE,
+        ["(which == SQ_PAGES_KERNEL ? VM_MAYWRITE : 0)", "0"],
+        READ_ONLY,
+    ),
+    row("mappings pinned for long", "LIFE-4", DEVICE, ["VM_IO | VM_DONTCOPY", "VM_DONTCOPY"], FLAGS),
+    row("mappings inherited by fork", "LIFE-4", DEVICE, ["VM_IO | VM_DONTCOPY", "VM_IO"], FLAGS),
+    row(
+        "ring memory charged to nobody",
+        "MEM-1",
+        MEMORY,
+        ["(GFP_KERNEL_ACCOUNT |", "(GFP_KERNEL |"],
+        life("memory", "the memcg pays"),
+    ),
+    // Its end, and being told.
+    row(
+        "close does not wait for a copy",
+        "LIFE-2",
+        MEMORY,
+        ["if (current->mm == home->mm)", "if (!home->mm)"],
+        life("stall", "a close waits"),
+    ),
+    row(
+        "a stranger's close waits for a copy",
+        "LIFE-2",
+        MEMORY,
+        ["if (current->mm == home->mm)", "if (home->mm)"],
+        life("stall", "a stranger that closes last"),
+    ),
+    row(
+        "poll puts nobody on the queue",
+        "BELL-4",
+        DEVICE,
+        ["poll_wait(file, &home->wait, table);", ""],
+        life("share", "poll: readable"),
+    ),
+    row(
+        "a second eventfd taken",
+        "BELL-4",
+        HOME,
+        ["if (context && home->eventfd)", "if (context && !home->mm)"],
+        Check::Guest(Alone::Test("conformance", "only_an_eventfd_is_an_eventfd_and_only_one")),
+    ),
+    row(
+        "an argument of any size taken",
+        "SEC-1",
+        DEVICE,
+        ["if (size > SQ_ARGUMENT_MAX)", "if (size > INT_MAX)"],
+        life("hostile", "every call with arguments"),
+    ),
+];
