@@ -355,6 +355,13 @@ pub(super) const ROWS: &[Mutant] = &[
         hostile("idx_3_a_tail_too_far_on_the_short_way"),
     ),
     row(
+        "EPOLLHUP taken back by a late owner",
+        "LIFE-1",
+        RING,
+        ["let known = stopped & stop::OVER != 0;", "let known = false;"],
+        hostile("random_programs"),
+    ),
+    row(
         "eventfd not told of a break",
         "IDX-3",
         RING,
