@@ -112,12 +112,27 @@ fn foreign_races(lines: &[&str]) -> Vec<bool> {
             let known = KNOWN_RACES
                 .iter()
                 .any(|(one, other)| functions == format!("{one} / {other}") || functions == format!("{other} / {one}"));
-            if known || !report.iter().any(|line| names_ours(line)) {
+            if known || !is_ours(report) {
                 foreign[first..=number].fill(true);
             }
         }
     }
     foreign
+}
+
+/// Whether one of a report's two accesses is made by a function of ours or by one that it called. In an interrupt, what was interrupted
+/// has no part in it: that is from the entry's frame on, and if it is the second access, whatever stands below.
+fn is_ours(report: &[&str]) -> bool {
+    let (mut interrupt, mut counts) = (false, true);
+    report.iter().any(|line| {
+        if line.contains(" by interrupt on cpu ") || line.contains(" by task ") {
+            interrupt = line.contains(" by interrupt on cpu ");
+            counts = true;
+        } else if interrupt && text(line).trim_start().starts_with("asm_") {
+            counts = false;
+        }
+        counts && names_ours(line)
+    })
 }
 
 /// Whether a function of one of our modules is in the line: `sq_wait+0x10/0x20 [sq]`, `Workqueue: sq-0 sq_work_runs [sq]`.
@@ -185,6 +200,26 @@ mod tests {
         }
         assert!(!complaints(&race(["xas_clear_mark", "xas_find_marked_other"], caller)).is_empty());
         assert!(!complaints(&race(["xas_clear_mark", "memcpy_orig"], caller)).is_empty());
+    }
+
+    #[test]
+    fn what_an_interrupt_interrupted_has_no_part_in_its_race() {
+        let entry =
+            "asm_sysvec_apic_timer_interrupt+0x1/0x2\n[ 1.0]  ktime_get+0x1/0x2\n[ 1.0]  sq_now_ns+0x1/0x2 [sq]";
+        let report = |first: &str, last: &str| {
+            race(["__hrtimer_run_queues", "hrtimer_active"], last)
+                .replace("by task 7 on cpu 0", "by interrupt on cpu 0")
+                .replace("handle_irq+0x1/0x2", first)
+        };
+        assert!(complaints(&report(entry, entry)).is_empty());
+        let queue = format!("{entry}\n[ 1.0] \n[ 1.0] Workqueue: sq-0 sq_work_runs [sq]");
+        assert!(complaints(&report("handle_irq+0x1/0x2", &queue)).is_empty());
+        // Our timer, in an interrupt.
+        let ours = format!("sq_alarm_rings+0x1/0x2 [sq]\n[ 1.0]  {entry}");
+        assert!(!complaints(&report(&ours, entry)).is_empty());
+        assert!(!complaints(&report(entry, &ours)).is_empty());
+        // A task that took an exception on its way did both.
+        assert!(!complaints(&race(["memcpy_orig", "copy_to_user"], entry)).is_empty());
     }
 
     /// Two functions of the kernel's: on memory of ours perhaps, since we called.
