@@ -91,6 +91,46 @@ fn poller_of_the_end(weaken: Weaken) {
     assert_eq!((ring.stats().inflight, Consumer::new().ready(&mem)), (0, ready), "LIFE-1: nor comes afterwards");
 }
 
+/// The same where others drain: the ring is quiesced by one thread, drained by a worker or a polling thread, and the third sleeps until it
+/// hears that the ring is over. Whatever the order, it hears it, and nothing comes after it.
+fn poller_of_the_end_elsewhere(flags: u32, weaken: Weaken) {
+    let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags };
+    let Model { ring, mem, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
+    let mut producer = Producer::new(mem.clone());
+    producer.push(nop(1, sqe_flags::ASYNC | sqe_flags::CQE_SKIP_SUCCESS)).unwrap();
+    producer.publish();
+    ring.doorbell().unwrap();
+    let drainer = thread::spawn({
+        let ring = ring.clone();
+        move || {
+            if flags & setup_flags::SQPOLL != 0 {
+                ModelHost::run_poller(&ring);
+            } else {
+                ModelHost::run_worker(&ring);
+            }
+        }
+    });
+    let quiescer = thread::spawn({
+        let ring = ring.clone();
+        move || ring.quiesce(&SqQuiesce::default()).unwrap()
+    });
+    ring.host().wait(None, &mut || ring.poll().over);
+    let (inflight, ready) = (ring.stats().inflight, Consumer::new().ready(&mem));
+    assert_eq!(inflight, 0, "LIFE-1: EPOLLHUP says that nothing is in flight");
+    quiescer.join().unwrap();
+    ring.host().end_worker();
+    drainer.join().unwrap();
+    assert_eq!((ring.stats().inflight, Consumer::new().ready(&mem)), (0, ready), "LIFE-1: nor comes afterwards");
+}
+
+fn poller_of_the_workers_end(weaken: Weaken) {
+    poller_of_the_end_elsewhere(setup_flags::WORKER, weaken);
+}
+
+fn poller_of_the_polling_threads_end(weaken: Weaken) {
+    poller_of_the_end_elsewhere(setup_flags::SQPOLL, weaken);
+}
+
 /// A request is completed by one thread while QUIESCE cancels it and waits for it.
 fn quiesce_against_completion(weaken: Weaken) {
     let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags: 0 };
@@ -227,6 +267,16 @@ fn life_1_poller_of_the_end() {
 }
 
 #[test]
+fn life_1_poller_of_the_workers_end() {
+    explore(poller_of_the_workers_end, Some(2));
+}
+
+#[test]
+fn life_1_poller_of_the_polling_threads_end() {
+    explore(poller_of_the_polling_threads_end, Some(2));
+}
+
+#[test]
 fn life_1_quiesce_against_worker() {
     explore(quiesce_against_worker, PREEMPTIONS);
 }
@@ -275,6 +325,8 @@ fn matrix_of_weakenings() {
         "life_1_quiesce_against_drain",
         "life_1_quiesce_against_worker",
         "life_1_poller_of_the_end",
+        "life_1_poller_of_the_workers_end",
+        "life_1_poller_of_the_polling_threads_end",
         "life_1_quiesce_against_completion",
         "life_2_close_against_completion",
         "life_2_two_holders",

@@ -13,6 +13,7 @@ mod memory;
 mod page;
 mod pass;
 mod planted;
+mod poll;
 mod proc;
 mod raw;
 mod share;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         "storm" => storm::CHECKS,
         "kill" => kill::CHECKS,
         "share" => share::CHECKS,
+        "poll" => poll::CHECKS,
         "hostile" => hostile::CHECKS,
         "stall" => stall::CHECKS,
         "users" => users::CHECKS,
@@ -100,7 +102,7 @@ fn main() -> ExitCode {
         "stranger" => return share::stranger(args.get(2).map_or("", String::as_str)),
         _ => {
             eprintln!(
-                "usage: life attack|storm|kill|share|hostile|stall|users|memory|fail-nth|planted [PART OF A CHECK'S NAME]|syscalls [SEED [PROGRAMS]]|unload MODULE.."
+                "usage: life attack|storm|kill|share|poll|hostile|stall|users|memory|fail-nth|planted [PART OF A CHECK'S NAME]|syscalls [SEED [PROGRAMS]]|unload MODULE.."
             );
             return ExitCode::from(2);
         }

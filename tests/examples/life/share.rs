@@ -22,8 +22,6 @@ use crate::raw::{
 use crate::{Check, Outcome, Why, joined, want};
 
 pub(crate) const CHECKS: &[Check] = &[
-    ("poll: readable once there is a completion", polled),
-    ("poll: hung up when it is quiesced, an error when it is broken", polled_to_the_end),
     ("dup: a ring lasts as long as its last descriptor", dup),
     ("fork: the child has neither mapping nor ring", fork),
     ("privileged setup, hostile peer", || peer(0, 1000)),
@@ -77,71 +75,6 @@ fn estranged(fd: RawFd) -> Outcome {
         }
     }
     stats(fd)?;
-    Ok(())
-}
-
-fn polled() -> Outcome {
-    let mut ring = ring(0)?;
-    let fd = ring.raw();
-    let ready = move |ms| {
-        let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        // SAFETY: one pollfd.
-        unsafe { libc::poll(&raw mut poll, 1, ms) }
-    };
-    want!(ready(0), 0);
-    let waits = thread::spawn(move || ready(-1));
-    ring.push(delay(1, 50_000_000));
-    ring.bell()?;
-    want!(woken(waits)?, 1);
-    want!(ring.reap(), [(1, 0)]);
-    Ok(())
-}
-
-/// What a thread returned that sleeps in poll, without a timeout: at the end of one it would look once more, and find what nobody woke it for.
-fn woken<T>(thread: thread::JoinHandle<T>) -> Result<T, Why> {
-    let end = Instant::now() + Duration::from_secs(10);
-    while !thread.is_finished() {
-        if Instant::now() > end {
-            return Err("nobody wakes who polls".to_owned().into());
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    Ok(joined(thread))
-}
-
-/// Who sleeps on a ring that has nothing more to tell is told so, whatever it asked for: quiesced, with nothing in flight (LIFE-1), or
-/// broken (IDX-3).
-fn polled_to_the_end() -> Outcome {
-    let events = |fd, events, ms| {
-        let mut poll = libc::pollfd { fd, events, revents: 0 };
-        // SAFETY: one pollfd.
-        unsafe { libc::poll(&raw mut poll, 1, ms) };
-        poll.revents
-    };
-    for flags in MODES {
-        let mut ring = ring(flags)?;
-        let fd = ring.raw();
-        ring.push(never(1));
-        ring.bell()?;
-        want!(events(fd, libc::POLLIN, 10), 0);
-        let waits = thread::spawn(move || events(fd, 0, -1));
-        let mut quiesce = SqQuiesce { size: 32, timeout_ns: 5_000_000_000, ..SqQuiesce::default() };
-        call(fd, ioctl::QUIESCE, &mut quiesce)?;
-        want!(woken(waits)?, libc::POLLHUP);
-        // If the worker was late, the entry is not accepted any more.
-        if !ring.reap().is_empty() {
-            want!(ring.stats().completions, 1);
-        }
-        want!(events(fd, libc::POLLIN, 0), libc::POLLHUP);
-    }
-    let mut ring = ring(0)?;
-    let fd = ring.raw();
-    let waits = thread::spawn(move || events(fd, 0, -1));
-    ring.push(echo(1, 1));
-    ring.user.word(ring.setup.offsets.sq_tail).store(ring.setup.sq_entries + 1, Ordering::Release);
-    want!(ring.bell(), Err(libc::EBADFD));
-    want!(woken(waits)?, libc::POLLERR);
-    want!(events(fd, libc::POLLIN, 0), libc::POLLERR);
     Ok(())
 }
 

@@ -27,13 +27,14 @@ mount -t cgroup2 cgroup /sys/fs/cgroup
 echo 1 >/proc/sys/vm/unprivileged_userfaultfd";
 
 /// Groups, and whether they run as an ordinary user. They are no [`Depth::Part`].
-const GROUPS: [(&str, bool); 7] = [
+const GROUPS: [(&str, bool); 8] = [
     ("storm", true),
     ("kill", true),
     ("hostile", true),
     ("stall", true),
     ("users", false),
     ("share", false),
+    ("poll", true),
     ("memory", false),
 ];
 

@@ -131,7 +131,7 @@ pub(super) const ROWS: &[Mutant] = &[
         "BELL-4",
         DEVICE,
         ["poll_wait(file, &home->wait, table);", ""],
-        life("share", "poll: readable"),
+        life("poll", "poll: readable"),
     ),
     row(
         "a second eventfd taken",
