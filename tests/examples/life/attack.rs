@@ -3,13 +3,14 @@
 //! that is refused. Against a module that checks the entry in the shared page and then reads it again (tests/naive), and against a ring.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use sq_conformance::checkers::attack::{Attempt, Count, attack};
 use sq_uapi::{Errno, SqRegion, SqSetup};
 
 use crate::raw::{Map, Raw, ioctl, open, shape};
-use crate::{Check, Outcome, want};
+use crate::{Check, Outcome, Why, want};
 
 pub(crate) const CHECKS: &[Check] =
     &[("SNAP-1: who looks twice is broken into, and a ring is not", breaks_into_a_second_look_and_not_into_a_ring)];
@@ -31,58 +32,12 @@ const ATTEMPTS: u64 = 100_000;
 const WINS: u64 = 10;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What came of all attempts.
-#[derive(Debug, Default)]
-struct Count {
-    accepted: u64,
-    refused: u64,
-    won: u64,
+/// Changes `word` from one length to the other.
+fn flip(word: &AtomicU32, lengths: [u32; 2]) -> impl Fn() + Sync {
+    move || lengths.iter().for_each(|len| word.store(*len, Ordering::Relaxed))
 }
 
-impl Count {
-    fn attempts(&self) -> u64 {
-        self.accepted + self.refused + self.won
-    }
-}
-
-enum Attempt {
-    Accepted,
-    Refused,
-    Won,
-}
-
-/// Attempts while `more`, and another thread changes `word` between the two.
-fn attack(
-    word: &AtomicU32,
-    lengths: [u32; 2],
-    more: impl Fn(&Count) -> bool,
-    mut attempt: impl FnMut() -> Result<Attempt, crate::Why>,
-) -> Result<Count, crate::Why> {
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                lengths.iter().for_each(|len| word.store(*len, Ordering::Relaxed));
-            }
-        });
-        let mut count = Count::default();
-        let start = Instant::now();
-        let mut result = Ok(());
-        while more(&count) && start.elapsed() < PATIENCE && result.is_ok() {
-            result = attempt().map(|attempt| {
-                *match attempt {
-                    Attempt::Accepted => &mut count.accepted,
-                    Attempt::Refused => &mut count.refused,
-                    Attempt::Won => &mut count.won,
-                } += 1;
-            });
-        }
-        stop.store(true, Ordering::Relaxed);
-        result.map(|()| count)
-    })
-}
-
-fn naive() -> Result<Count, crate::Why> {
+fn naive() -> Result<Count, Why> {
     let file: OwnedFd = open(NAIVE)?;
     let shared = Map::new(
         file.as_raw_fd(),
@@ -94,8 +49,9 @@ fn naive() -> Result<Count, crate::Why> {
     for offset in (PAGE..2 * PAGE).step_by(4) {
         shared.word(offset).store(u32::MAX, Ordering::Relaxed);
     }
-    let more = |count: &Count| count.won < WINS || count.attempts() < ATTEMPTS;
-    attack(shared.word(8), [FITS, PAGE], more, || match ioctl(file.as_raw_fd(), NAIVE_ONE, 0) {
+    let start = Instant::now();
+    let more = |count: &Count| (count.won < WINS || count.attempts() < ATTEMPTS) && start.elapsed() < PATIENCE;
+    attack(flip(shared.word(8), [FITS, PAGE]), more, || match ioctl(file.as_raw_fd(), NAIVE_ONE, 0) {
         Ok(0) => Ok(Attempt::Accepted),
         Ok(_) => Ok(Attempt::Won),
         Err(libc::EINVAL) => Ok(Attempt::Refused),
@@ -104,7 +60,7 @@ fn naive() -> Result<Count, crate::Why> {
 }
 
 /// Reads into a buffer of the ring's pool: a length that was checked, and then became another, would run over into the next buffer.
-fn ring(attempts: u64) -> Result<Count, crate::Why> {
+fn ring(attempts: u64) -> Result<Count, Why> {
     let setup = SqSetup { buf_count: 2, buf_bytes: PAGE, ..shape(1, 0) };
     let mut ring = Raw::new(RAM, setup)?;
     let pool = Map::new(ring.raw(), ring.setup.pool, libc::PROT_READ | libc::PROT_WRITE)?;
@@ -118,10 +74,10 @@ fn ring(attempts: u64) -> Result<Count, crate::Why> {
     // SAFETY: a word of the only slot, in the mapping, which `ring` keeps; both sides use atomics.
     let len = unsafe { AtomicU32::from_ptr(len) };
     let too_long = 2 * PAGE;
+    let start = Instant::now();
     let count = attack(
-        len,
-        [FITS, too_long],
-        |count| count.attempts() < attempts,
+        flip(len, [FITS, too_long]),
+        |count| count.attempts() < attempts && start.elapsed() < PATIENCE,
         || {
             ring.tail = ring.tail.wrapping_add(1);
             ring.user.word(offsets.sq_tail).store(ring.tail, Ordering::Release);
@@ -150,6 +106,6 @@ fn breaks_into_a_second_look_and_not_into_a_ring() -> Outcome {
     }
     want!(ring.won, 0);
     // It has seen both lengths.
-    want!((ring.accepted > 0, ring.refused > 0), (true, true));
+    want!(ring.saw_both(), true);
     Ok(())
 }

@@ -9,8 +9,11 @@
 //! - with `--cfg shuttle`: `shuttle_mem` and `model_host`, random interleavings of many threads.
 //! - without: [`hostile`], a memory whose user side changes between any two loads, with oracles for what the kernel
 //!   side may do with it; [`program`], what users may do, made from any bytes; [`world`], which runs it, and [`judge`], which
-//!   says what must come of it. Fuzz targets and seeds are the same programs.
+//!   says what must come of it. Fuzz targets and seeds are the same programs. And a second thread on real memory: [`attack`], and whom
+//!   it breaks into or not, [`victim`].
 
+#[cfg(not(loom))]
+pub mod attack;
 #[cfg(not(loom))]
 pub mod calls;
 #[cfg(not(loom))]
@@ -44,6 +47,8 @@ pub mod published;
 #[cfg(shuttle)]
 pub mod shuttle_mem;
 pub mod slots;
+#[cfg(not(loom))]
+pub mod victim;
 #[cfg(not(loom))]
 pub mod vulnerable;
 #[cfg(not(loom))]
