@@ -42,19 +42,6 @@ const RULE: &str = "============================================================
 /// In KCSAN's first line.
 const RACE: &str = "KCSAN: data-race in ";
 
-/// Races that KCSAN finds in the kernel itself on paths that we call or in its workers that call us, as its reports' first lines have
-/// the two functions: the memory is the kernel's own. Any other report with a function of ours in it is ours, until somebody has read
-/// it and added it here.
-const KNOWN_RACES: &[(&str, &str)] = &[
-    // task_struct::flags of a worker that writes to ext4: the journal sets a bit, the tick tests another.
-    ("kthread_data", "start_this_handle"),
-    // Marks of the page cache's tree: fsync looks for what is written back while that ends.
-    ("xas_clear_mark", "xas_find_marked"),
-    // A work queue's statistics, counted without a lock. Both functions on an item of ours would be the same item run twice at once, which
-    // queues do not do, unless we made it anew meanwhile: then the report would name our function.
-    ("process_one_work", "process_one_work"),
-];
-
 /// What in `log` speaks of a fault: the lines that do, with what follows them, once. Out-of-tree taint lines do not.
 pub(crate) fn complaints(log: &str) -> Vec<String> {
     let lines: Vec<&str> = log.lines().collect();
@@ -93,8 +80,7 @@ pub(crate) fn races_of_the_kernel(log: &str) -> Vec<String> {
     heads
 }
 
-/// The lines that belong to KCSAN's reports of races of the kernel with itself, which has some: neither of the two stacks has a
-/// function of ours, or the race is a known one.
+/// The lines that belong to KCSAN's reports of races of the kernel with itself, which has some.
 fn foreign_races(lines: &[&str]) -> Vec<bool> {
     let mut foreign = vec![false; lines.len()];
     let mut begin = None;
@@ -107,35 +93,37 @@ fn foreign_races(lines: &[&str]) -> Vec<bool> {
             continue;
         };
         let report = &lines[first..=number];
-        // "BUG: KCSAN: data-race in A [MODULE] / B": the functions of the accesses. One alone if the other access was not seen.
-        if let Some((_, functions)) = report.iter().find_map(|line| line.split_once(RACE)) {
-            let known = KNOWN_RACES
-                .iter()
-                .any(|(one, other)| functions == format!("{one} / {other}") || functions == format!("{other} / {one}"));
-            if known || !is_ours(report) {
-                foreign[first..=number].fill(true);
-            }
+        if report.iter().any(|line| line.contains(RACE)) && !is_ours(report) {
+            foreign[first..=number].fill(true);
         }
     }
     foreign
 }
 
-/// Whether one of a report's two accesses is made by a function of ours or by one that it called. In an interrupt, what was interrupted
-/// has no part in it: that is from the entry's frame on, and if it is the second access, whatever stands below.
+/// Whether one of a report's two accesses is made by a function of ours or by one that it called, other than through a border behind which
+/// the memory is the kernel's.
 fn is_ours(report: &[&str]) -> bool {
-    let (mut interrupt, mut counts) = (false, true);
+    let (mut stack, mut interrupt) = (false, false);
     report.iter().any(|line| {
-        if line.contains(" by interrupt on cpu ") || line.contains(" by task ") {
-            interrupt = line.contains(" by interrupt on cpu ");
-            counts = true;
-        } else if interrupt && text(line).trim_start().starts_with("asm_") {
-            counts = false;
+        if let Some((_, by)) = line.split_once(" bytes by ") {
+            (stack, interrupt) = (true, by.starts_with("interrupt"));
+        } else if line.contains("Reported by") || is_border(text(line), interrupt) {
+            // What follows, down to the next stack, only called, was interrupted, or happened to run there.
+            stack = false;
         }
-        counts && names_ours(line)
+        stack && names_ours(line)
     })
 }
 
-/// Whether a function of one of our modules is in the line: `sq_wait+0x10/0x20 [sq]`, `Workqueue: sq-0 sq_work_runs [sq]`.
+/// Whether a stack's frame is where the kernel was entered, from our functions, with what is its own: a file's operation, which we call as
+/// any process does, or an interrupt.
+fn is_border(frame: &str, interrupt: bool) -> bool {
+    let name = frame.trim_start().split('+').next().unwrap_or_default();
+    let file = name.starts_with("vfs_") || name.ends_with("_file_read_iter") || name.ends_with("_file_write_iter");
+    file || (interrupt && name.starts_with("asm_"))
+}
+
+/// Whether a function of one of our modules is in the line: `sq_wait+0x10/0x20 [sq]`.
 fn names_ours(line: &str) -> bool {
     line.match_indices(" [sq").any(|(at, _)| {
         let rest = line[at + 2..].trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_');
@@ -193,13 +181,18 @@ mod tests {
     }
 
     #[test]
-    fn a_known_race_is_the_kernels_whoever_called() {
-        let caller = "sq_vfs_try+0x766/0x8e0 [sq_file]";
-        for functions in [["xas_clear_mark", "xas_find_marked"], ["xas_find_marked", "xas_clear_mark"]] {
-            assert!(complaints(&race(functions, caller)).is_empty());
+    fn what_a_files_operation_does_is_the_kernels() {
+        let ours = "\n[ 1.0]  sq_vfs_try+0x766/0x8e0 [sq_file]";
+        for border in ["vfs_fsync_range+0x1/0x2", "ext4_file_write_iter+0x1/0x2", "vfs_iocb_iter_read+0x1/0x2"] {
+            let functions = ["xas_clear_mark", "xas_find_marked"];
+            assert!(complaints(&race(functions, &format!("{border}{ours}"))).is_empty(), "{border}");
+            // It called us back.
+            let back = format!("sq_vfs_done+0x1/0x2 [sq_file]\n[ 1.0]  {border}");
+            assert!(!complaints(&race(functions, &back)).is_empty(), "{border}");
         }
-        assert!(!complaints(&race(["xas_clear_mark", "xas_find_marked_other"], caller)).is_empty());
-        assert!(!complaints(&race(["xas_clear_mark", "memcpy_orig"], caller)).is_empty());
+        assert!(
+            !complaints(&race(["xas_clear_mark", "memcpy_orig"], &format!("ext4_file_open+0x1/0x2{ours}"))).is_empty()
+        );
     }
 
     #[test]
@@ -212,8 +205,9 @@ mod tests {
                 .replace("handle_irq+0x1/0x2", first)
         };
         assert!(complaints(&report(entry, entry)).is_empty());
-        let queue = format!("{entry}\n[ 1.0] \n[ 1.0] Workqueue: sq-0 sq_work_runs [sq]");
-        assert!(complaints(&report("handle_irq+0x1/0x2", &queue)).is_empty());
+        let queue =
+            "worker_thread+0x1/0x2\n[ 1.0] \n[ 1.0] Reported by Kernel\n[ 1.0] Workqueue: sq-0 sq_work_runs [sq]";
+        assert!(complaints(&race(["process_one_work", "process_one_work"], queue)).is_empty(), "nor who runs there");
         // Our timer, in an interrupt.
         let ours = format!("sq_alarm_rings+0x1/0x2 [sq]\n[ 1.0]  {entry}");
         assert!(!complaints(&report(&ours, entry)).is_empty());
@@ -225,10 +219,7 @@ mod tests {
     /// Two functions of the kernel's: on memory of ours perhaps, since we called.
     #[test]
     fn a_race_below_our_functions_is_ours() {
-        let queue = "Workqueue: sq-0 sq_work_runs [sq]";
-        for caller in
-            [queue, "sq_wait+0x10/0x20 [sq]", "_RNvXs_4ringNtB1+0x1/0x2 [sq_dma_c]", "sq_read+0x1/0x2 [sq_file]"]
-        {
+        for caller in ["sq_wait+0x10/0x20 [sq]", "_RNvXs_4ringNtB1+0x1/0x2 [sq_dma_c]", "sq_read+0x1/0x2 [sq_file]"] {
             let found = complaints(&race(["memcpy_orig", "copy_to_user"], caller));
             assert!(found.iter().any(|line| line.contains("memcpy_orig / copy_to_user")), "{caller}: {found:?}");
         }
