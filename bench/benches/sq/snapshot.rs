@@ -6,6 +6,7 @@
 //! Both are as cheap here as they can be: one page, one other thread.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+use std::sync::{Arc, Barrier};
 use std::{ptr, thread};
 
 use criterion::{Criterion, Throughput};
@@ -113,12 +114,17 @@ impl Other {
         let before = unsafe { libc::signal(libc::SIGUSR1, handler as libc::sighandler_t) };
         assert_ne!(before, libc::SIG_ERR, "SIGUSR1 can be handled");
         END.store(false, Ordering::Relaxed);
+        // A signal that found it on its way there would keep it from arriving, and the next one too: both threads on one processor.
+        let there = Arc::new(Barrier::new(2));
+        let arrived = Arc::clone(&there);
         let thread = thread::spawn(move || {
             cpu::pin(cpu);
+            arrived.wait();
             while !END.load(Ordering::Relaxed) {
                 std::hint::spin_loop();
             }
         });
+        there.wait();
         Self(Some(thread))
     }
 
