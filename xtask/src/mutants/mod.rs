@@ -144,9 +144,13 @@ fn fits(copy: &Copy) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
 
+    use super::check::Check;
     use super::choose;
     use super::table::{SAMPLE, mutants};
+    use crate::vm::Alone;
 
     #[test]
     fn names_are_names() {
@@ -154,6 +158,26 @@ mod tests {
         assert_eq!(names.len(), mutants().count());
         assert!(SAMPLE.iter().all(|name| names.contains(name)));
         assert!(choose(&["nobody".to_owned()]).is_err());
+    }
+
+    /// Who gives a guest's check another name or place learns it at once, not at night.
+    #[test]
+    fn the_checks_of_guests_are_there() {
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests");
+        for mutant in mutants() {
+            let (places, name) = match mutant.check {
+                Check::Guest(Alone::Life(group, check)) => {
+                    (vec![tests.join(format!("examples/life/{group}.rs"))], check.to_owned())
+                }
+                Check::Guest(Alone::Test(target, test)) => {
+                    let files = fs::read_dir(tests.join("tests").join(target)).unwrap();
+                    (files.map(|file| file.unwrap().path()).collect(), format!("fn {test}("))
+                }
+                _ => continue,
+            };
+            let there = places.iter().any(|path| fs::read_to_string(path).unwrap().contains(&name));
+            assert!(there, "{}: no check of {places:?} is {name}", mutant.name);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ const SQ: &str = "kmod-sq/src/sq.rs";
 const DRAIN: &str = "kmod-sq/src/drain.rs";
 const ENTER: &str = "kmod-sq/src/enter.rs";
 const CQ: &str = "kmod-sq/src/cq.rs";
+const GEOMETRY: &str = "kmod-sq/src/geometry.rs";
 const ISSUE: &str = "kmod-sq/src/issue.rs";
 const REQUEST: &str = "kmod-sq/src/request.rs";
 const RING: &str = "kmod-sq/src/ring.rs";
@@ -293,6 +294,13 @@ pub(super) const ROWS: &[Mutant] = &[
         REQUEST,
         ["if self.indefinite >= most_indefinite {", "if self.indefinite > most_indefinite {"],
         suite("cq4_requests_without_bound"),
+    ),
+    row(
+        "requests without bound take the last request",
+        "CQ-4",
+        GEOMETRY,
+        ["slots.min(self.max_inflight.saturating_sub(1))", "slots.min(self.max_inflight)"],
+        suite("cq4_requests_without_bound_leave_a_request"),
     ),
     row(
         "a parked entry leaves fields to the next",

@@ -7,6 +7,7 @@ use super::row;
 use crate::vm::Alone;
 
 const DEVICE: &str = "kmod-sq/kernel/glue/device.c";
+const DOORS: &str = "kmod-sq/kernel/glue/doors.c";
 const HOME: &str = "kmod-sq/kernel/glue/home.c";
 const MEMORY: &str = "kmod-sq/kernel/glue/memory.c";
 const SQ: &str = "kmod-sq/src/sq.rs";
@@ -63,6 +64,16 @@ pub(super) const ROWS: &[Mutant] = &[
         ["sq.batch.get(..ix(taken.posted)).unwrap_or_default()", "&sq.batch[..ix(taken.posted)]"],
         Check::Object("may panic"),
     ),
+    row(
+        "a door loads a word twice",
+        "SNAP-1",
+        DOORS,
+        [
+            "unsafe_get_user(dst[3], src + 3, fault);",
+            "unsafe_get_user(dst[3], src + 3, fault);\n\tunsafe_get_user(dst[3], src + 3, fault);",
+        ],
+        Check::Guest(Alone::Test("doors", "snap1_each_word_is_loaded_once")),
+    ),
     // Whose ring it is.
     row("a stranger's calls let in", "LIFE-3", DEVICE, ["if (current->mm != home->mm)", "if (!home->mm)"], FORK),
     row("a stranger's mmap let in", "LIFE-3", DEVICE, ["if (!own)", "if (!own && !home->mm)"], FORK),
@@ -86,6 +97,13 @@ pub(super) const ROWS: &[Mutant] = &[
         DEVICE,
         ["home->mapped = true;", "home->mapped = false;"],
         life("share", "a ring that was mapped"),
+    ),
+    row(
+        "entries run when their process is gone",
+        "LIFE-3",
+        HOME,
+        ["sq_ring_drain(home->ring, alive);", "sq_ring_drain(home->ring, true);"],
+        life("share", "its process gone"),
     ),
     // Ring memory.
     row(
