@@ -53,8 +53,10 @@ pub struct HostileHost<M = HostileMem> {
     queued: AtomicBool,
     now_ns: AtomicU64,
     alarm_ns: AtomicU64,
-    /// A worker runs: it has no descriptors.
+    /// The worker runs.
     in_worker: AtomicBool,
+    /// Who acts at this moment is the worker, which has no descriptors.
+    as_worker: AtomicBool,
     /// Whoever calls was killed.
     killed: AtomicBool,
     eventfd: AtomicBool,
@@ -97,6 +99,7 @@ impl<M> Default for HostileHost<M> {
             now_ns: AtomicU64::default(),
             alarm_ns: AtomicU64::default(),
             in_worker: AtomicBool::default(),
+            as_worker: AtomicBool::default(),
             killed: AtomicBool::default(),
             eventfd: AtomicBool::default(),
             notified: AtomicU64::default(),
@@ -143,6 +146,7 @@ impl<M: KernelMem + Send + Sync + 'static> HostileHost<M> {
         if host.in_worker.swap(true, SeqCst) {
             return false;
         }
+        let acted = host.as_worker.swap(true, SeqCst);
         let killed = host.killed.swap(false, SeqCst);
         let mut turns = 0;
         while host.queued.swap(false, SeqCst) {
@@ -155,8 +159,16 @@ impl<M: KernelMem + Send + Sync + 'static> HostileHost<M> {
             }
         }
         host.killed.store(killed, SeqCst);
+        host.as_worker.store(acted, SeqCst);
         host.in_worker.store(false, SeqCst);
         turns > 0
+    }
+
+    /// What a thread of the process does, be it in the middle of what the worker does.
+    pub fn as_process(ring: &Ring<Self>, does: impl FnOnce()) {
+        let acted = ring.host().as_worker.swap(false, SeqCst);
+        does();
+        ring.host().as_worker.store(acted, SeqCst);
     }
 
     /// Moves the clock on, and calls the alarm if its time has come.
@@ -260,7 +272,7 @@ impl<M: KernelMem + Send + Sync + 'static> Host for HostileHost<M> {
     fn file(&self, fd: i32) -> Result<NoFile, Errno> {
         point(Why::Point);
         match fd {
-            _ if self.in_worker.load(SeqCst) => Err(Errno::EAGAIN),
+            _ if self.as_worker.load(SeqCst) => Err(Errno::EAGAIN),
             0.. => Ok(NoFile),
             _ => Err(Errno::EBADF),
         }
