@@ -5,13 +5,12 @@
 //! cargo run --release -p sq-conformance --example attack -- --help
 //! ```
 
-use std::convert::Infallible;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use sq_conformance::checkers::attack::{Count, attack};
+use sq_conformance::checkers::attack::Count;
 use sq_conformance::checkers::victim::{Handler, Victim};
 
 /// Break into a handler that checks an entry in shared memory and then uses it there, and fail to break into a ring
@@ -60,7 +59,6 @@ fn main() -> ExitCode {
 const STRIDE: u64 = 1024;
 
 fn attacked(handler: Handler, args: Args) -> Count {
-    let mut victim = Victim::new(handler);
     let bar = bar(handler, args);
     let start = Instant::now();
     let more = |count: &Count| {
@@ -73,7 +71,7 @@ fn attacked(handler: Handler, args: Args) -> Count {
         bar.set_message(format!("{} attempts, {} times broken into", HumanCount(attempts), HumanCount(count.won)));
         args.attempts.map_or(elapsed < Duration::from_secs(args.seconds), |most| attempts < most)
     };
-    let Ok(count) = attack(victim.flip(), more, || Ok::<_, Infallible>(victim.attempt()));
+    let count = Victim::new(handler).attacked(more);
     bar.finish_and_clear();
     count
 }

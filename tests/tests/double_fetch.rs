@@ -3,12 +3,11 @@
 //! programs that know no oracle, and by a second thread on real memory. The real one is not.
 #![cfg(not(loom))]
 
-use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use kmod_sq::{Geometry, RingRef};
-use sq_conformance::checkers::attack::{Count, attack};
+use sq_conformance::checkers::attack::Count;
 use sq_conformance::checkers::hostile::{Access, HostileMem, UserSide};
 use sq_conformance::checkers::hostile_host::{HostileHost, ring_bound};
 use sq_conformance::checkers::program::Program;
@@ -61,26 +60,25 @@ fn snap2_random_programs_find_a_second_look() {
 }
 
 /// The first look that wins is the last.
-fn until_won(victim: &mut Victim) -> Count {
+fn until_won(handler: Handler) -> Count {
     let started = Instant::now();
     let more = |count: &Count| count.won == 0 && started.elapsed() < Duration::from_secs(100);
-    attack(victim.flip(), more, || Ok::<_, Infallible>(victim.attempt())).unwrap()
+    Victim::new(handler).attacked(more)
 }
 
 #[test]
 fn snap2_a_second_thread_breaks_into_a_second_look_and_not_into_ours() {
     let mut most = 0;
     for handler in [Handler::InPlace, Handler::SecondLook] {
-        let count = until_won(&mut Victim::new(handler));
+        let count = until_won(handler);
         println!("{handler:?}: {} in {} attempts", count.won, count.attempts());
         assert!(count.won > 0, "the attacker has not won in {} attempts", count.attempts());
         most = most.max(count.attempts());
     }
     // In a guest it is the same code, but slower.
     let least = if std::env::var_os("SQ_BACKEND").is_some() { 20_000 } else { 200_000 };
-    let mut ours = Victim::new(Handler::Ours);
     let more = |count: &Count| count.attempts() < most.max(least);
-    let count = attack(ours.flip(), more, || Ok::<_, Infallible>(ours.attempt())).unwrap();
+    let count = Victim::new(Handler::Ours).attacked(more);
     println!("ours: {} in {} attempts", count.won, count.attempts());
     assert_eq!(count.won, 0, "a command that the ring has given up came to its driver");
     assert!(count.saw_both(), "there was no attack: {count:?}");

@@ -10,7 +10,7 @@ use liburing_shm::ring::{Consumer, Producer};
 use loom::sync::Mutex;
 use loom::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use loom::thread;
-use sq_conformance::checkers::loom_mem::Weaken;
+use sq_conformance::checkers::loom_mem::{LoomMem, Weaken};
 use sq_conformance::checkers::loom_run::{explore, matrix, must_fail};
 use sq_conformance::checkers::model_host::{Holder, Model, ModelHost, Shape, lock, nop};
 use sq_uapi::{KernelWord, UserWord};
@@ -18,7 +18,7 @@ use sq_uapi::{KernelWord, UserWord};
 /// Preemptive switches that are explored.
 const PREEMPTIONS: Option<usize> = Some(3);
 
-fn reap_all(mem: &sq_conformance::checkers::loom_mem::LoomMem) -> Vec<u64> {
+fn reap_all(mem: &LoomMem) -> Vec<u64> {
     let mut consumer = Consumer::new();
     consumer.ready(mem);
     let mut seen: Vec<u64> = std::iter::from_fn(|| consumer.pop(mem)).map(|cqe| cqe[0]).collect();
@@ -87,18 +87,21 @@ fn empty_rounds(weaken: Weaken) {
     assert!(ring.balanced(), "CQ-5");
 }
 
+/// A ring of one entry, which is published, and a thread that drains it.
+fn drained_elsewhere(weaken: Weaken) -> (Model, Producer<LoomMem>, thread::JoinHandle<u32>) {
+    let shape = Shape { sq_entries: 1, cq_entries: 2, max_inflight: 1, flags: 0 };
+    let model = Model::new(shape, &Arc::new(Holder::default()), weaken);
+    let mut producer = Producer::new(model.mem.clone());
+    producer.push(nop(1, 0)).unwrap();
+    producer.publish();
+    let ring = model.ring.clone();
+    (model, producer, thread::spawn(move || ring.doorbell().unwrap()))
+}
+
 /// One thread drains while another waits for room and writes the same slot again, which it may as soon as `sq_head` says so
 /// (SNAP-1).
 fn sqe_slot_reuse(weaken: Weaken) {
-    let shape = Shape { sq_entries: 1, cq_entries: 2, max_inflight: 1, flags: 0 };
-    let Model { ring, mem, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
-    let mut producer = Producer::new(mem.clone());
-    producer.push(nop(1, 0)).unwrap();
-    producer.publish();
-    let drainer = thread::spawn({
-        let ring = ring.clone();
-        move || ring.doorbell().unwrap()
-    });
+    let (Model { ring, mem, .. }, mut producer, drainer) = drained_elsewhere(weaken);
     let pushed = producer.push(nop(2, 0)).is_ok();
     producer.publish();
     drainer.join().unwrap();
@@ -109,15 +112,7 @@ fn sqe_slot_reuse(weaken: Weaken) {
 
 /// One thread drains while another looks: whoever sees the completion finds the place of its entry free (IDX-4).
 fn room_with_completion(weaken: Weaken) {
-    let shape = Shape { sq_entries: 1, cq_entries: 2, max_inflight: 1, flags: 0 };
-    let Model { ring, mem, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
-    let mut producer = Producer::new(mem.clone());
-    producer.push(nop(1, 0)).unwrap();
-    producer.publish();
-    let drainer = thread::spawn({
-        let ring = ring.clone();
-        move || ring.doorbell().unwrap()
-    });
+    let (Model { ring: _ring, mem, .. }, mut producer, drainer) = drained_elsewhere(weaken);
     let mut consumer = Consumer::new();
     if consumer.ready(&mem) == 1 {
         assert!(producer.push(nop(2, 0)).is_ok(), "IDX-4");

@@ -53,6 +53,24 @@ fn ring(driver: &'static impl Driver, max_inflight: u32) -> (RingRef<HostileHost
     (ring, mem)
 }
 
+/// A ring with one request, whose second entry is parked: the first had the request, and ended.
+fn parked_second(
+    driver: &'static impl Driver,
+    end_one: impl FnOnce(),
+) -> (RingRef<HostileHost>, HostileMem, Producer<HostileMem>) {
+    let (ring, mem) = ring(driver, 1);
+    let mut producer = Producer::new(mem.clone());
+    for n in 1..=2 {
+        producer.push(fsync(n)).unwrap();
+    }
+    producer.publish();
+    assert_eq!(ring.doorbell(), Ok(1), "there is one request");
+    end_one();
+    HostileHost::run_worker(&ring);
+    assert_eq!(state(&mem), sq_state::NEED_ENTER);
+    (ring, mem, producer)
+}
+
 fn state(mem: &HostileMem) -> u32 {
     mem.load_kernel(KernelWord::SqState)
 }
@@ -125,17 +143,8 @@ fn wait1_what_was_said_of_a_parked_entry_goes_with_it() {
 #[test]
 fn bell1_a_quiesced_ring_is_not_rung_for_what_it_waited_for() {
     static HOLDER: Holder = Holder(Mutex::new(Vec::new()));
-    let (ring, mem) = ring(&HOLDER, 1);
-    let (mut producer, mut consumer) = (Producer::new(mem.clone()), Consumer::new());
-    for n in 1..=2 {
-        producer.push(fsync(n)).unwrap();
-    }
-    producer.publish();
-    assert_eq!(ring.doorbell(), Ok(1), "there is one request");
-    HOLDER.end_one();
-    HostileHost::run_worker(&ring);
-    assert_eq!(state(&mem), sq_state::NEED_ENTER);
-
+    let (ring, mem, _) = parked_second(&HOLDER, || HOLDER.end_one());
+    let mut consumer = Consumer::new();
     ring.quiesce(&SqQuiesce { timeout_ns: u64::MAX, ..SqQuiesce::default() }).unwrap();
     assert_eq!(consumer.ready(&mem), 1);
     consumer.pop(&mem);
@@ -167,22 +176,19 @@ impl Driver for Both {
     fn cancel(&self, _: RequestId) {}
 }
 
+impl Both {
+    fn end_one(&self) {
+        self.0.lock().unwrap().pop().expect("one is held").complete(Ok(0));
+    }
+}
+
 /// An entry that was parked leaves nothing to a bare one after it, of which only `user_data` is looked at.
 #[test]
 fn sub2_a_parked_entry_leaves_nothing_to_the_next() {
     static BOTH: Both = Both(Mutex::new(Vec::new()));
-    let (ring, mem) = ring(&BOTH, 1);
-    let mut producer = Producer::new(mem.clone());
-    for n in 1..=2 {
-        producer.push(fsync(n)).unwrap();
-    }
-    producer.publish();
-    assert_eq!(ring.doorbell(), Ok(1), "there is one request");
-    let end_one = || BOTH.0.lock().unwrap().pop().expect("one is held").complete(Ok(0));
-    end_one();
-    HostileHost::run_worker(&ring);
+    let (ring, mem, mut producer) = parked_second(&BOTH, || BOTH.end_one());
     assert_eq!(ring.doorbell(), Ok(1), "the parked one");
-    end_one();
+    BOTH.end_one();
     for n in 3..=4 {
         producer.push(Sqe { user_data: n, ..Sqe::NOP }.to_words()).unwrap();
         producer.publish();
@@ -198,25 +204,14 @@ fn sub2_a_parked_entry_leaves_nothing_to_the_next() {
 #[test]
 fn snap1_sec3_a_tail_that_moves_back_does_not_unpark_an_entry() {
     static BOTH: Both = Both(Mutex::new(Vec::new()));
-    let (ring, mem) = ring(&BOTH, 1);
-    let mut producer = Producer::new(mem.clone());
-    for n in 1..=2 {
-        producer.push(fsync(n)).unwrap();
-    }
-    producer.publish();
-    assert_eq!(ring.doorbell(), Ok(1), "there is one request");
-    let end_one = || BOTH.0.lock().unwrap().pop().expect("one is held").complete(Ok(0));
-    end_one();
-    HostileHost::run_worker(&ring);
-    assert_eq!(state(&mem), sq_state::NEED_ENTER);
-
+    let (ring, mem, _) = parked_second(&BOTH, || BOTH.end_one());
     mem.store_user(UserWord::SqTail, 1);
     let _ = ring.doorbell();
     assert_eq!(state(&mem), sq_state::NEED_ENTER, "the entry still waits");
     mem.write_sqe(1, Sqe { user_data: 99, ..Sqe::NOP }.to_words());
     mem.store_user(UserWord::SqTail, 2);
     assert_eq!(ring.doorbell(), Ok(1));
-    end_one();
+    BOTH.end_one();
     let completed: Vec<u64> = mem.record().completed.iter().map(|cqe| cqe[0]).collect();
     assert_eq!(completed, [1, 2], "SNAP-1");
     assert!(ring.balanced(), "CQ-5");

@@ -46,14 +46,20 @@ fn polled() -> Outcome {
 
 /// What a thread returned that sleeps in poll, without a timeout: at the end of one it would look once more, and find what nobody woke it for.
 fn woken<T>(thread: thread::JoinHandle<T>) -> Result<T, Why> {
-    let end = Instant::now() + Duration::from_secs(10);
-    while !thread.is_finished() {
-        if Instant::now() > end {
-            return Err("nobody wakes who polls".to_owned().into());
+    until(10, "nobody wakes who polls", || thread.is_finished())?;
+    Ok(joined(thread))
+}
+
+/// Waits for so many seconds until it is `done`.
+fn until(seconds: u64, not: &str, done: impl Fn() -> bool) -> Outcome {
+    let start = Instant::now();
+    while !done() {
+        if start.elapsed() > Duration::from_secs(seconds) {
+            return Err(not.to_owned().into());
         }
         thread::sleep(Duration::from_millis(1));
     }
-    Ok(joined(thread))
+    Ok(())
 }
 
 /// Who sleeps on a ring that has nothing more to tell is told so, whatever it asked for: quiesced, with nothing in flight (LIFE-1), or
@@ -71,10 +77,8 @@ fn polled_to_the_end() -> Outcome {
         let fd = ring.raw();
         ring.push(never(1));
         ring.bell()?;
-        let start = Instant::now();
-        while setup.sq_thread_idle_ms == 1 && ring.stats().sleeps == 0 {
-            want!(start.elapsed() < Duration::from_secs(20), true);
-            thread::yield_now();
+        if setup.sq_thread_idle_ms == 1 {
+            until(20, "the polling thread does not sleep", || ring.stats().sleeps > 0)?;
         }
         want!(events(fd, libc::POLLIN, 10), 0);
         let waits = thread::spawn(move || events(fd, 0, -1));
@@ -148,11 +152,7 @@ fn edges(flags: u32) -> Outcome {
     skipped[0] |= u64::from(sqe_flags::CQE_SKIP_SUCCESS) << 8;
     ring.push(skipped);
     ring.bell()?;
-    let start = Instant::now();
-    while ring.stats().skipped == 0 {
-        want!(start.elapsed() < Duration::from_secs(20), true);
-        thread::yield_now();
-    }
+    until(20, "the success is not skipped", || ring.stats().skipped > 0)?;
     edges.none()?;
     // A completion from elsewhere.
     ring.push(delay(5, 50_000_000));

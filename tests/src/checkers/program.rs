@@ -229,9 +229,8 @@ impl Step {
             Self::Kill | Self::Quiesce(_) | Self::Close => 24,
             _ => return Ok(step),
         };
-        let turn =
-            |bytes: &mut Unstructured<'_>| Ok(Self::Turn { entry: bytes.arbitrary()?, times: bytes.arbitrary()? });
-        if bytes.arbitrary::<u8>()? < seldom { Ok(step) } else { turn(bytes) }
+        let keeps = bytes.arbitrary::<u8>()? < seldom;
+        Ok(if keeps { step } else { Self::Turn { entry: bytes.arbitrary()?, times: bytes.arbitrary()? } })
     }
 }
 

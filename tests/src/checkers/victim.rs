@@ -2,6 +2,7 @@
 //! Somebody to [`attack`](super::attack) in a process: an entry in memory that another thread writes, and who takes it. It may be a NOP or
 //! a command, and commands are refused.
 
+use std::convert::Infallible;
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use sq_driver::{Bound, Driver, Errno, Issued, Op, Opcodes, RequestId, op};
 use sq_uapi::consts::register_op;
 use sq_uapi::{Cqe, Fence, KernelMem, KernelWord, Mapped, Parts, SqRegister, SqSetup, Sqe, UserMem, UserWord};
 
-use super::attack::Attempt;
+use super::attack::{Attempt, Count, attack};
 use super::hostile_host::{HostileHost, ring_bound};
 use super::vulnerable::{self, look_again};
 
@@ -94,8 +95,14 @@ impl Victim {
         Self { commands, slot, take }
     }
 
+    /// Is attacked, while `more`.
+    pub fn attacked(&mut self, more: impl FnMut(&Count) -> bool) -> Count {
+        let Ok(count) = attack(self.flip(), more, || Ok::<_, Infallible>(self.attempt()));
+        count
+    }
+
     /// What the attacker does: the entry is a NOP, and a command again. Each stays for a moment, or it would hardly be seen.
-    pub fn flip(&self) -> impl Fn() + Sync + use<> {
+    fn flip(&self) -> impl Fn() + Sync + use<> {
         let word = &self.slot[0];
         let [nop, command] = [op::NOP, op::CMD].map(|opcode| Sqe { opcode, ..Sqe::NOP }.to_words()[0]);
         move || {
@@ -107,7 +114,7 @@ impl Victim {
     }
 
     /// Has the entry taken, as it happens to be.
-    pub fn attempt(&mut self) -> Attempt {
+    fn attempt(&mut self) -> Attempt {
         let before = self.commands.0.load(Relaxed);
         let res = (self.take)();
         match (self.commands.0.load(Relaxed) - before, res) {

@@ -67,11 +67,10 @@ impl Check {
     pub(super) fn run(self, ctx: &Ctx, copy: &Copy) -> Result<Verdict> {
         match self {
             Self::Test(_, _, filter) | Self::Loom(_, filter) => {
-                let mut build = self.cargo(copy);
-                let built = build.arg("--no-run").output()?;
+                let built = self.test(copy, Command::new("cargo")).arg("--no-run").output()?;
                 let why = String::from_utf8_lossy(&built.stderr);
                 ensure!(built.status.success(), "does not compile:\n{}", tail(&why, 40));
-                of_test(&limited(&self.cargo(copy), filter).output()?)
+                of_test(&self.test(copy, limited()).args(["--", filter]).output()?)
             }
             Self::Object(fault) => {
                 let sources = ctx.in_checkout(copy.sources());
@@ -87,8 +86,7 @@ impl Check {
     }
 
     /// `cargo test` of the target, in the copy.
-    fn cargo(self, copy: &Copy) -> Command {
-        let mut cargo = Command::new("cargo");
+    fn test(self, copy: &Copy, mut cargo: Command) -> Command {
         cargo.arg("test").current_dir(copy.sources()).env("CARGO_TERM_COLOR", "never");
         cargo.env("CARGO_TARGET_DIR", copy.target()).env_remove("CARGO_MANIFEST_DIR");
         match self {
@@ -103,19 +101,11 @@ impl Check {
     }
 }
 
-/// The same command with a filter and a time limit.
-fn limited(cargo: &Command, filter: &str) -> Command {
-    let mut run = Command::new("timeout");
-    run.arg("--kill-after=5").arg(LIMIT.as_secs().to_string());
-    run.arg(cargo.get_program()).args(cargo.get_args()).args(["--", filter]);
-    run.current_dir(cargo.get_current_dir().unwrap_or(".".as_ref()));
-    for (name, value) in cargo.get_envs() {
-        match value {
-            Some(value) => run.env(name, value),
-            None => run.env_remove(name),
-        };
-    }
-    run
+/// `cargo` that is ended if it hangs.
+fn limited() -> Command {
+    let mut timeout = Command::new("timeout");
+    timeout.arg("--kill-after=5").arg(LIMIT.as_secs().to_string()).arg("cargo");
+    timeout
 }
 
 fn of_test(ran: &Output) -> Result<Verdict> {

@@ -131,6 +131,10 @@ impl<'a> Loop<'a> {
         self.round.iter().map(|at| (*at, &self.function.code[*at]))
     }
 
+    fn count(&self, what: fn(&Instruction) -> bool) -> usize {
+        self.instructions().filter(|(_, instruction)| what(instruction)).count()
+    }
+
     /// SNAP-1, SNAP-2: each word is loaded once, and nobody has the entry's address afterwards. And a round calls nobody but
     /// the driver, and orders nothing: fences are a batch's.
     pub(super) fn faults(&self) -> Vec<String> {
@@ -146,11 +150,11 @@ impl<'a> Loop<'a> {
         for (_, instruction) in self.instructions().filter(|(_, instruction)| !instruction.calls_indirectly()) {
             faults.extend(instruction.called().map(|symbol| format!("the drain loop calls {symbol}")));
         }
-        let drivers = self.instructions().filter(|(_, instruction)| instruction.calls_indirectly()).count();
+        let drivers = self.count(Instruction::calls_indirectly);
         if drivers != 1 {
             faults.insert(format!("the drain loop calls {drivers} pointers an operation"));
         }
-        let fences = self.instructions().filter(|(_, instruction)| instruction.is_locked()).count();
+        let fences = self.count(Instruction::is_locked);
         if fences > 0 && !self.alone {
             faults.insert(format!("the drain loop has {fences} fences or locked instructions an operation"));
         }
@@ -204,14 +208,13 @@ impl<'a> Loop<'a> {
 
     /// What a round costs.
     pub(super) fn note(&self) -> String {
-        let count = |what: fn(&Instruction) -> bool| self.instructions().filter(|(_, i)| what(i)).count();
         format!(
             "{}: {} instructions, {} loads of the entry, {} fences and locked, {} indirect calls",
             if self.alone { "an operation that comes alone" } else { "drain loop, an operation" },
             self.round.len(),
             self.copy.loads.len(),
-            count(Instruction::is_locked),
-            count(Instruction::calls_indirectly),
+            self.count(Instruction::is_locked),
+            self.count(Instruction::calls_indirectly),
         )
     }
 }

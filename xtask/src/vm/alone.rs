@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::guest::{Guest, Job, JobResult};
 use super::{life, suite};
@@ -46,9 +46,7 @@ impl Alone {
                 Job { user, ..Job::new("life", format!("exec {program} {group} '{check}'"), TIMEOUT) }
             }
             Self::Test(target, test) => {
-                let programs = suite::test_programs(ctx, target)?;
-                let program = programs.first().with_context(|| format!("no test program is called {target}"))?;
-                let program = guest.files.add_program(program)?;
+                let program = guest.files.add_program(&suite::test_program(ctx, target)?)?;
                 Job::new(target, format!("SQ_BACKEND=device exec {program} {test}"), TIMEOUT)
             }
         };

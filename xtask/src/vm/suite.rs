@@ -157,8 +157,9 @@ pub(crate) fn storage_client(ctx: &Ctx) -> Result<PathBuf> {
 }
 
 /// The program of one target of the conformance suite.
-pub(super) fn test_programs(ctx: &Ctx, target: &str) -> Result<Vec<PathBuf>> {
-    built(ctx, &["test", "--no-run", "-p", "sq-conformance", "--test", target], "test")
+pub(super) fn test_program(ctx: &Ctx, target: &str) -> Result<PathBuf> {
+    let args = ["test", "--no-run", "-p", "sq-conformance", "--test", target];
+    built(ctx, &args, "test")?.pop().with_context(|| format!("cargo built no test program called {target}"))
 }
 
 /// The programs of one kind that cargo makes when it is called with `args`.
