@@ -3,6 +3,7 @@
 #![cfg(not(loom))]
 
 use std::ffi::c_void;
+use std::ops::Range;
 use std::sync::Mutex;
 
 use kmod_sq::Geometry;
@@ -53,8 +54,15 @@ unsafe extern "C" fn issue(data: *const c_void, op: *mut RawOp) -> i32 {
 
 unsafe extern "C" fn cancel(_: *const c_void, _: u64) {}
 
-/// Submits entries 0 to 5, of which the odd ones are taken and answered, and completes them.
+/// Submits entries 0 to 5, of which the odd ones are taken and answered, and completes them. Entry 1 is the last of its batch, or has
+/// others behind it.
 fn answered_twice(flags: u8) {
+    for end in [2, 6] {
+        in_batches(flags, [0..1, 1..end, end..6]);
+    }
+}
+
+fn in_batches(flags: u8, batches: [Range<u32>; 3]) {
     let held: &'static Held = Box::leak(Box::new(Held(Mutex::default())));
     let geometry = Geometry::new(&SqSetup { sq_entries: 8, ..SqSetup::default() }).unwrap();
     let mem = HostileMem::new(8, 16, Box::new(|_: Access, _: &mut UserSide| ()));
@@ -65,7 +73,7 @@ fn answered_twice(flags: u8) {
     // SAFETY: there is no pool.
     let ring = unsafe { ring_bound(geometry, mem.clone(), 0, bound) }.unwrap();
     // The first by itself, so that the others find the short way open.
-    for batch in [0..1u32, 1..6] {
+    for batch in batches {
         for index in batch.clone() {
             mem.write_sqe(index, Sqe { user_data: index.into(), flags, ..Sqe::NOP }.to_words());
         }

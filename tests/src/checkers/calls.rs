@@ -2,9 +2,9 @@
 //! What a call must say to any bytes, worked out from docs/protocol.md ("Arguments of the calls").
 
 use arbitrary::{Arbitrary, Result as Made, Unstructured};
-use kmod_sq::{Geometry, Host, RingRef, call, query};
+use kmod_sq::{Geometry, Host, Ring, RingRef, call, query};
 use sq_driver::Bound;
-use sq_uapi::consts::limit;
+use sq_uapi::consts::{features, limit};
 use sq_uapi::{Errno, SqQuery, SqSetup, ioctl};
 
 use super::hostile::{Access, UserSide};
@@ -118,7 +118,12 @@ fn without_ring(call: &Call, bound: &Bound) -> Option<SqSetup> {
             let asked = setup;
             let geometry = Geometry::new(&setup).ok()?;
             shape_is_sound(&setup, &geometry);
-            geometry.report(&mut setup, 0);
+            // A ring has what its device has, but a pool only if it was asked for.
+            let has = Ring::<HostileHost>::features(&geometry, bound);
+            let may = query(bound, &<HostileHost>::ABILITIES, &SqQuery::default()).unwrap().features;
+            let no_pool = if geometry.pool.size == 0 { features::BUF_POOL } else { 0 };
+            assert_eq!(has, may & !no_pool);
+            geometry.report(&mut setup, has);
             call::write(&setup, &mut argument);
             assert_eq!(argument[4..8], setup.flags.to_le_bytes());
             return Some(asked);

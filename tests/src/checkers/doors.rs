@@ -40,8 +40,8 @@ impl<'a> Arbitrary<'a> for Visit {
 enum Step {
     /// A call that waits; if `signal`, one arrives while it sleeps.
     Issue { entry: Entry, signal: bool, nowhere: bool },
-    /// An io_uring command: its entry in the SQE, or at a user address.
-    Command { entry: Entry, live: bool },
+    /// An io_uring command.
+    Command { entry: Entry, how: How },
     /// The driver completes what it holds longest.
     Complete,
     /// io_uring cancels a command.
@@ -52,6 +52,22 @@ enum Step {
     Task(u8),
     /// Opcodes are given up.
     Restrict(u8),
+}
+
+/// Bit 0: the entry is in the SQE, else at a user address. While the command is being held, bit 1: it is canceled, if it can be; bit 2: the
+/// driver completes what it holds longest.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+struct How(u8);
+
+impl How {
+    fn live(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    /// Seldom as many as a file has requests, and one more.
+    fn times(self) -> u32 {
+        if self.0 >= 248 { limit::COMMANDS + 1 } else { 1 }
+    }
 }
 
 /// Whoever calls.
@@ -82,6 +98,9 @@ struct Desk {
     signal: Cell<bool>,
     cancelable: Cell<bool>,
     looks: Cell<u32>,
+    /// What comes while a command is being held: a cancel, by these doors, and a completion.
+    cancels: Cell<Option<Doors>>,
+    completes: Cell<bool>,
     /// Tasks in the order in which their commands were held.
     tasks: RefCell<Vec<*const Task>>,
 }
@@ -206,7 +225,23 @@ impl Tasks for Visitor {
         this.slot.set(slot);
         this.name.set(command);
         this.cancelable.set(cancelable);
-        DESK.with(|desk| desk.tasks.borrow_mut().push(task));
+        let (cancels, completes) = DESK.with(|desk| {
+            let mut tasks = desk.tasks.borrow_mut();
+            // A command that was done at once is there yet.
+            tasks.retain(|other| !ptr::eq(*other, task));
+            tasks.push(task);
+            // SAFETY: parts of the pool.
+            let endless = tasks.iter().filter(|task| unsafe { &***task }.cancelable.get()).count();
+            assert!(endless <= limit::COMMANDS as usize / 8 * 7, "CQ-4: {endless} requests may wait without bound");
+            (desk.cancels.get().filter(|_| cancelable), desk.completes.get())
+        });
+        if let Some(doors) = cancels {
+            // SAFETY: held, and not completed.
+            unsafe { Slot::cancel(slot, &doors, command) };
+        }
+        if completes {
+            probe::complete_oldest();
+        }
     }
 
     unsafe fn complete(task: *const Task) {
@@ -258,8 +293,8 @@ pub fn run(visit: &Visit) -> Visited {
         desk.signal.set(false);
         desk.tasks.borrow_mut().clear();
     });
-    // SAFETY: the table is Probe's own, and Probe has no data to speak of.
-    let bound = unsafe { Bound::new(sq_driver::table::<Probe<true>>(), ptr::from_ref(&Probe::<true>).cast()) }.unwrap();
+    // SAFETY: the table expects a Probe, which has no data to speak of.
+    let bound = unsafe { Bound::new(probe::IN_C, ptr::from_ref(&Probe::<false>).cast()) }.unwrap();
     let mut hall = Hall {
         doors: Doors::new(bound),
         pool: Box::new(Pool::new().unwrap()),
@@ -279,7 +314,7 @@ impl Hall {
     fn step(&mut self, step: &Step) {
         match step {
             Step::Issue { entry, signal, nowhere } => self.issue(entry, *signal, *nowhere),
-            Step::Command { entry, live } => self.command(entry, *live),
+            Step::Command { entry, how } => (0..how.times()).for_each(|_| self.command(entry, *how)),
             Step::Complete => probe::complete_oldest(),
             Step::Cancel(which) => self.with_task(*which, |hall, task| hall.cancel(task)),
             Step::Fire(which) => self.with_task(*which, |_, task| fire(task)),
@@ -322,24 +357,39 @@ impl Hall {
     }
 
     /// An io_uring command.
-    fn command(&mut self, entry: &Entry, live: bool) {
+    fn command(&mut self, entry: &Entry, how: How) {
         self.serial += 1;
         let words = alone(entry, self.serial as u64);
         let shared = words.map(AtomicU64::new);
         DESK.with(|desk| {
             desk.entry.set(words);
             desk.copies.set(0);
+            desk.cancels.set((how.0 & 2 != 0).then_some(self.doors));
+            desk.completes.set(how.0 & 4 != 0);
         });
-        let source = if live { Source::Live(&shared) } else { Source::User(ENTRY) };
+        let full = self.open.len() >= limit::COMMANDS as usize;
+        let source = if how.live() { Source::Live(&shared) } else { Source::User(ENTRY) };
         match self.doors.command(&self.pool, self.serial, source, self.allowed) {
             Issued::Done(res, _) => {
                 self.visited.at_once += 1;
-                let full = self.open.len() >= limit::COMMANDS as usize && res == Errno::EBUSY.to_res();
-                if !full {
+                if full {
+                    assert_eq!(res, Errno::EBUSY.to_res(), "a file has so many requests");
+                } else {
                     Judge::alone(&widen(words), self.allowed).judge(res, false);
                 }
             }
-            Issued::Later => self.open.push((self.serial, widen(words))),
+            Issued::Later => {
+                assert!(!full, "a file has more requests than there are");
+                self.open.push((self.serial, widen(words)));
+                let task = DESK.with(|desk| *desk.tasks.borrow().last().expect("held"));
+                // SAFETY: as in `with_task`.
+                let task = unsafe { &*task };
+                let canceled = how.0 & 2 != 0 && task.cancelable.get();
+                assert!(
+                    !canceled || task.done.get(),
+                    "CAN-1: a cancel that came while a command was issued is forgotten"
+                );
+            }
         }
     }
 

@@ -114,23 +114,32 @@ impl<M> Default for HostileHost<M> {
     }
 }
 
-/// A polling thread that stays until it has found nothing `patience` times.
-struct Impatient {
-    patience: u32,
+/// A polling thread that is the clock, too: it leaves when an alarm is due. Each look that finds nothing takes a good half of the time after
+/// which a ring is idle.
+struct Turn<'a, M> {
+    host: &'a HostileHost<M>,
+    idle_ns: u64,
 }
 
-impl Poller for Impatient {
+impl<M> Poller for Turn<'_, M> {
     fn busy(&mut self) -> bool {
         true
     }
 
     fn relax(&mut self) {
         point(Why::Point);
-        self.patience = self.patience.saturating_sub(1);
+        self.host.now_ns.fetch_add(self.idle_ns / 2 + 1, SeqCst);
     }
 
     fn leaves(&mut self) -> bool {
-        self.patience == 0
+        self.host.is_due()
+    }
+}
+
+impl<M> HostileHost<M> {
+    fn is_due(&self) -> bool {
+        let at = self.alarm_ns.load(SeqCst);
+        at != 0 && at <= self.now_ns.load(SeqCst)
     }
 }
 
@@ -154,7 +163,11 @@ impl<M: KernelMem + Send + Sync + 'static> HostileHost<M> {
             assert!(turns < 100, "SEC-1: the worker is asked for again and again");
             if ring.geometry().mode != Mode::Poll {
                 ring.work();
-            } else if ring.poll_awake(&mut Impatient { patience: 2 }) == Polled::Again {
+            } else if ring.poll_awake(&mut Turn { host, idle_ns: ring.geometry().idle_ns }) == Polled::Again
+                || host.is_due()
+            {
+                // If it left before the ring was idle, it comes back.
+                Self::sleep(ring, 0);
                 host.queued.store(true, SeqCst);
             }
         }
@@ -171,12 +184,16 @@ impl<M: KernelMem + Send + Sync + 'static> HostileHost<M> {
         ring.host().as_worker.store(acted, SeqCst);
     }
 
+    /// Whether somebody has asked for the worker, who has not come yet, or is at it.
+    pub fn is_asked(&self) -> bool {
+        self.queued.load(SeqCst) || self.in_worker.load(SeqCst)
+    }
+
     /// Moves the clock on, and calls the alarm if its time has come.
     pub fn sleep(ring: &Ring<Self>, ns: u64) {
         let host = ring.host();
-        let now = host.now_ns.fetch_add(ns, SeqCst) + ns;
-        let at = host.alarm_ns.load(SeqCst);
-        if at != 0 && at <= now {
+        host.now_ns.fetch_add(ns, SeqCst);
+        if host.is_due() {
             host.alarm_ns.store(0, SeqCst);
             ring.alarm();
         }
@@ -321,6 +338,9 @@ impl<M: KernelMem + Send + Sync + 'static> Host for HostileHost<M> {
         loop {
             if awake && ready() {
                 return Waited::Ready;
+            }
+            if self.killed.load(SeqCst) {
+                return Waited::Signal;
             }
             if deadline.is_some_and(|at| at <= self.now_ns.load(SeqCst)) {
                 return Waited::Timeout;

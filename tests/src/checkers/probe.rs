@@ -5,9 +5,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::ffi::c_void;
 
+use sq_driver::abi::{DEFERRED, RawOp, Table};
 use sq_driver::{Driver, Errno, Issued, Op, Opcodes, Payload, Request, RequestId, op};
-use sq_uapi::consts::limit;
+use sq_uapi::consts::{limit, sqe_flags};
 
 /// Commands beyond the null driver's.
 pub mod cmd {
@@ -33,6 +35,36 @@ thread_local! {
 /// The driver, which wants to know of `BATCHES` or does not.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe<const BATCHES: bool>;
+
+/// What Rust makes of it.
+const HONEST: &Table = sq_driver::table::<Probe<false>>();
+
+/// The same driver as if it were in C, where no type keeps it from asking for a request twice, or from returning what is no result. And it sees
+/// `user_data`, by which alone one bare NOP differs from another: one in sixteen it takes.
+pub const IN_C: &Table = &Table { issue: issue_in_c, ..*HONEST };
+
+/// # Safety
+///
+/// As the table's `issue`.
+unsafe extern "C" fn issue_in_c(data: *const c_void, op: *mut RawOp) -> i32 {
+    // SAFETY: the contract: valid and exclusive until this returns.
+    let (sqe, ops) = unsafe { ((*op).sqe, &*(*op).ops) };
+    if sqe[0] as u8 == op::NOP && sqe[4] % 16 == 15 {
+        // SAFETY: as above.
+        unsafe { (*op).sqe[0] |= u64::from(sqe_flags::ASYNC) << 8 };
+    }
+    // SAFETY: the contract.
+    let res = unsafe { (HONEST.issue)(data, op) };
+    // SAFETY: as above.
+    unsafe { (*op).sqe[0] = sqe[0] };
+    if res == DEFERRED {
+        // SAFETY: the contract.
+        let second = unsafe { (ops.defer)(op, 0) };
+        assert!(second.is_null(), "CAN-1: an operation has one request");
+    }
+    let is_result = sqe[0] as u8 == op::CMD && sqe[1] as u32 == sq_null::cmd::RESULT;
+    if is_result { sqe[6] as u32 as i32 } else { res }
+}
 
 /// Says where the pool of this thread's ring is: no payload leads elsewhere in the kernel side.
 pub fn pool_is(start: u64, bytes: u64) {

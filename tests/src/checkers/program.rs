@@ -66,7 +66,7 @@ const MODES: [u32; 4] = [0, 0, setup_flags::WORKER, setup_flags::SQPOLL];
 pub enum Driver {
     /// The null driver.
     Null,
-    /// One that takes files and every opcode.
+    /// One that takes files and every opcode, in C.
     Probe,
     /// And wants to know of batches.
     Batches,

@@ -17,7 +17,7 @@ use sq_driver::Bound;
 use sq_null::Null;
 use sq_uapi::consts::register_op;
 use sq_uapi::structs::Argument;
-use sq_uapi::{Errno, SqCancel, SqEnter, SqQuiesce, SqRegister, ioctl};
+use sq_uapi::{Errno, KernelWord, SqCancel, SqEnter, SqQuiesce, SqRegister, UserMem, ioctl};
 
 use super::calls;
 use super::hostile::{Access, HostileMem, Record, UserSide};
@@ -97,6 +97,8 @@ struct World {
     pushed: RefCell<VecDeque<[u64; 8]>>,
     /// Somebody writes to the ring who does not keep the protocol.
     lawless: Cell<bool>,
+    /// Opcodes that were not given up.
+    allowed: Cell<u64>,
     /// What poll has said.
     polled: Cell<Ready>,
     judge: RefCell<Judge>,
@@ -190,8 +192,10 @@ impl World {
             // SAFETY: the pool is as long as the geometry says, and stays.
             unsafe { ring_over(geometry, mem.clone(), pool, &Probe::<true>) }
         } else if probe {
+            // SAFETY: the table expects a Probe, which has no data to speak of.
+            let bound = unsafe { Bound::new(probe::IN_C, std::ptr::from_ref(&Probe::<false>).cast()) };
             // SAFETY: as above.
-            unsafe { ring_over(geometry, mem.clone(), pool, &Probe::<false>) }
+            bound.and_then(|bound| unsafe { ring_bound(geometry, mem.clone(), pool, bound) })
         } else if flaw == Flaw::SecondLook {
             let slots = mem.clone();
             vulnerable::look_again(Some(Rc::new(move || slots.peek())));
@@ -218,6 +222,7 @@ impl World {
             serial: Cell::new(1),
             pushed: RefCell::default(),
             lawless: Cell::new(lawless),
+            allowed: Cell::new(u64::MAX),
             polled: Cell::default(),
             judge: RefCell::new(Judge::new(probe, bytes > 0, shape.wide_cqe())),
             others: RefCell::new(others.into()),
@@ -291,6 +296,8 @@ impl World {
         assert!(published.holds(), "IDX-3, after {step:?}: {published:?}");
         if let Some(ring) = self.ring() {
             assert!(ring.balanced(), "CQ-5, after {step:?}");
+            let allowed = ring.allowed();
+            assert_eq!(allowed & !self.allowed.replace(allowed), 0, "SEC-3: an opcode comes back, after {step:?}");
         }
     }
 
@@ -407,8 +414,12 @@ impl World {
             }
             Step::Quiesce(timeout_ns) => {
                 let quiesce = SqQuiesce { timeout_ns: (*timeout_ns).into(), ..SqQuiesce::default() };
-                let quiet = ring.quiesce(&quiesce).is_ok();
-                assert!(!quiet || ring.stats().inflight == 0, "LIFE-1");
+                let ended = ring.quiesce(&quiesce);
+                // Nothing comes any more: nobody drains either.
+                assert!(ended.is_err() || (ring.stats().inflight == 0 && ring.poll().over), "LIFE-1");
+                let killed = self.judge.borrow().circumstances.killed;
+                let fits = matches!(ended, Ok(()) | Err(Errno::ETIME)) || (killed && ended == Err(Errno::EINTR));
+                assert!(fits, "LIFE-1: {ended:?}");
             }
             Step::Close => {
                 *self.ring.borrow_mut() = None;
@@ -477,6 +488,10 @@ impl World {
         let stats = ring.stats();
         assert!(stats.inflight >= probe::holds() as u64, "CAN-1: more requests are held than are in flight");
         assert_eq!(stats.entries, self.mem.published().consumed(), "SUB-1: entries are counted as they are consumed");
+        // What is in flight goes on by itself.
+        let look = ring.look();
+        let sleeps = look.mode != 0 && look.stopped == 0 && stats.inflight == 0 && !ring.host().is_asked();
+        assert!(!sleeps || self.mem.load_kernel(KernelWord::SqState) != 0, "BELL-1: it sleeps, and need not be rung");
     }
 
     /// SNAP-1, SUB-1: if nobody meddles, the entries are those that were pushed, each once and in order.
