@@ -248,6 +248,28 @@ fn wait1_a_wait_for_what_only_reaping_allows_says_so() {
     });
 }
 
+/// The same for a waiter that sleeps already when the ring comes to be blocked.
+#[test]
+fn wait1_a_waiter_is_woken_when_only_reaping_allows_more() {
+    whoever_drains(Ring::builder(2).cq_entries(2).max_inflight(2), |mut ring| {
+        ring.submission().push(never()).unwrap();
+        consumed(&mut ring);
+        let submitter = ring.submitter().clone();
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(move || submitter.wait(&Wait::new(2).timeout(SOON)));
+            // Time to fall asleep. Without it the waiter finds the ring blocked.
+            std::thread::sleep(Duration::from_millis(20));
+            for n in 1..=2 {
+                ring.submission().push(echo(n)).unwrap();
+            }
+            ring.submit().unwrap();
+            assert_eq!(errno(waiter.join().unwrap()), Errno::EBUSY);
+        });
+        assert_eq!(reap(&mut ring)[0].result(), Ok(1));
+        ready(&mut ring, 1);
+    });
+}
+
 // Two submitters, and a drain that stops at its bound: theirs, so that here the caller drains.
 
 /// Whoever issues a command waits at the gate.
