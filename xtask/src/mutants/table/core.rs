@@ -347,6 +347,23 @@ pub(super) const ROWS: &[Mutant] = &[
         ["matches!(cq.stall, Stall::Slot | Stall::Request)", "matches!(cq.stall, Stall::Request)"],
         suite("cq1_a_skipped_success_that_comes_later"),
     ),
+    row(
+        "a blocked ring's doorbell wakes nobody",
+        "CQ-2",
+        ENTER,
+        ["if self.count_bell() {", "if self.count_bell() && self.cq.with(|cq| cq.stall) != Stall::Slot {"],
+        suite("cq2_a_reaper_that_publishes_late"),
+    ),
+    row(
+        "CQ_BLOCKED taken back by a poller that sleeps",
+        "CQ-2",
+        POLL,
+        [
+            "// Whoever frees a slot or a request calls Host::work; until then there is nothing to poll for.",
+            "owner.go_idle();",
+        ],
+        suite("wait1_a_wait_for_what_only_reaping"),
+    ),
     // Waiting and being told.
     row(
         "short way open to opcodes given up",
