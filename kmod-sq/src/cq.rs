@@ -154,7 +154,11 @@ impl<H: Host> Cq<H> {
                 self.wake_at = None;
                 self.stats.wakeups = self.stats.wakeups.wrapping_add(1);
             }
-            let eventfd = self.eventfd && mem.load_user(UserWord::CqFlags) & cq_flags::EVENTFD_DISABLED == 0;
+            let eventfd = self.eventfd && {
+                // Either the reaper, after its fence, sees what was posted, or this sees that it wants to be told again.
+                mem.kernel_fence(Fence::HintKernel);
+                mem.load_user(UserWord::CqFlags) & cq_flags::EVENTFD_DISABLED == 0
+            };
             notify = Notify { waiters: due || self.polled, eventfd };
         }
         // They are forgotten: those who go on waiting say so again.

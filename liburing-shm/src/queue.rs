@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sq_uapi::consts::{cq_flags, setup_flags, sq_state};
-use sq_uapi::{Completions, Errno, KernelWord, Mapped, SqSetup, Sqe, UserMem, UserWord, ioctl};
+use sq_uapi::{Completions, Errno, KernelWord, Mapped, SqSetup, Sqe, UserMem, ioctl};
 
 use crate::backend::{Bell, Door, Opened};
 use crate::builder::Builder;
@@ -408,10 +408,7 @@ impl CompletionQueue {
     /// the completions that are there, which after `suppress_eventfd(false)` must not be overlooked: nobody signals for them.
     pub fn suppress_eventfd(&mut self, suppress: bool) -> u32 {
         let flags = if suppress { cq_flags::EVENTFD_DISABLED } else { 0 };
-        self.mem.store_user(UserWord::CqFlags, flags);
-        // Before looking: either the poster sees the flag, or this sees the completion.
-        std::sync::atomic::fence(Ordering::SeqCst);
-        self.ready()
+        self.consumer.hint(&self.mem, flags)
     }
 
     /// Whether the kernel side has declared the ring broken.

@@ -11,8 +11,8 @@ use loom::thread;
 use sq_conformance::checkers::loom_mem::{LoomMem, Weaken};
 use sq_conformance::checkers::loom_run::{explore, matrix, must_fail};
 use sq_conformance::checkers::model_host::{Holder, Model, ModelHost, Shape, nop};
-use sq_uapi::consts::{enter_flags, setup_flags, sqe_flags};
-use sq_uapi::{Errno, Fence, SqEnter, UserMem, UserWord};
+use sq_uapi::consts::{cq_flags, enter_flags, register_op, setup_flags, sqe_flags};
+use sq_uapi::{Errno, Fence, SqEnter, SqRegister, UserMem, UserWord};
 
 use kmod_sq::{Ring, RingRef};
 
@@ -264,6 +264,55 @@ fn broken_waiter(weaken: Weaken) {
     assert!(ring.is_broken());
 }
 
+/// A reaper wants the eventfd again, after a time in which it did not, and then sleeps on it unless there is something to reap: a
+/// deferred completion that comes meanwhile is seen, or signalled.
+fn eventfd_wanted_again(weaken: Weaken) {
+    let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags: 0 };
+    let driver = Arc::new(Holder::default());
+    let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
+    ring.register(&SqRegister { op: register_op::EVENTFD, nr: 1, arg: 8, ..SqRegister::default() }).unwrap();
+    let mut consumer = Consumer::new();
+    assert_eq!(consumer.hint(&mem, cq_flags::EVENTFD_DISABLED), 0);
+    submit(&ring, &mut Producer::new(mem.clone()), &[nop(1, sqe_flags::ASYNC)]);
+    let completer = thread::spawn(move || driver.take().unwrap().complete(Ok(0)));
+    let seen = consumer.hint(&mem, 0);
+    completer.join().unwrap();
+    assert_ne!((seen, ring.host().signals()), (0, 0), "BELL-4: neither seen nor signalled");
+}
+
+/// The same with a completion that the drain owner posts.
+fn eventfd_wanted_again_inline(weaken: Weaken) {
+    let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags: 0 };
+    let Model { ring, mem, .. } = Model::new(shape, &Arc::new(Holder::default()), weaken);
+    ring.register(&SqRegister { op: register_op::EVENTFD, nr: 1, arg: 8, ..SqRegister::default() }).unwrap();
+    let mut consumer = Consumer::new();
+    assert_eq!(consumer.hint(&mem, cq_flags::EVENTFD_DISABLED), 0);
+    let submitter = thread::spawn({
+        let (ring, mem) = (ring.clone(), mem.clone());
+        move || submit(&ring, &mut Producer::new(mem), &[nop(1, 0)])
+    });
+    let seen = consumer.hint(&mem, 0);
+    submitter.join().unwrap();
+    assert_ne!((seen, ring.host().signals()), (0, 0), "BELL-4: neither seen nor signalled");
+}
+
+#[test]
+fn bell_4_eventfd_wanted_again() {
+    explore(eventfd_wanted_again, PREEMPTIONS);
+}
+
+#[test]
+fn bell_4_eventfd_wanted_again_inline() {
+    explore(eventfd_wanted_again_inline, PREEMPTIONS);
+}
+
+#[test]
+fn an_eventfd_wanted_again_and_not_signalled_is_noticed() {
+    must_fail("bell_4_eventfd_wanted_again", Weaken::Fence(Fence::HintKernel));
+    must_fail("bell_4_eventfd_wanted_again", Weaken::Fence(Fence::HintUser));
+    must_fail("bell_4_eventfd_wanted_again_inline", Weaken::Fence(Fence::HintUser));
+}
+
 #[test]
 fn bell_4_two_waiters() {
     explore(two_waiters, Some(2));
@@ -342,6 +391,8 @@ fn matrix_of_weakenings() {
     matrix(&[
         "bell_4_two_waiters",
         "bell_4_inline_waiter",
+        "bell_4_eventfd_wanted_again",
+        "bell_4_eventfd_wanted_again_inline",
         "wait_1_idle_waiter_inline",
         "cq_5_right_to_post",
         "wait_1_idle_waiter",

@@ -17,7 +17,7 @@
 //! | `cq_tail` | release, kernel | acquire, user | completions before the tail are visible to whoever sees it |
 //! | `cq_head` | release, user | acquire, kernel | the completion was read before its slot is written again |
 //! | `sq_state` | relaxed, kernel | relaxed, user | ordered by [`Fence`]s on both sides |
-//! | `cq_flags` | relaxed, user | relaxed, kernel | a hint |
+//! | `cq_flags` | relaxed, user | relaxed, kernel | ordered by [`Fence`]s on both sides |
 //! | `broken` | release, kernel | acquire, user | set once, last |
 //!
 //! The words of entries and completions are relaxed: the index that publishes them orders them. The user side may write an entry
@@ -62,6 +62,10 @@ pub enum Fence {
     PostKernel,
     /// BELL-4, waiter in the kernel side: between saying that it watches and looking at what was posted again.
     WatchKernel,
+    /// BELL-4, whoever posts: between publishing `cq_tail` and looking whether the eventfd is wanted.
+    HintKernel,
+    /// BELL-4, reaper: between saying that the eventfd is wanted again and looking at `cq_tail`.
+    HintUser,
 }
 
 /// The kernel side's access to a ring.

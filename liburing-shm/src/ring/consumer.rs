@@ -35,6 +35,15 @@ impl Consumer {
         self.tail.wrapping_sub(self.head)
     }
 
+    /// Says by `flags` ([`cq_flags`](sq_uapi::consts::cq_flags)) whether the eventfd is wanted. Completions that can be read, as of after
+    /// that: nobody signals for them.
+    pub fn hint<M: UserMem>(&mut self, mem: &M, flags: u32) -> u32 {
+        mem.store_user(UserWord::CqFlags, flags);
+        // Either this sees the completion, or whoever posts, after its own fence, sees the flags.
+        mem.user_fence(Fence::HintUser);
+        self.ready(mem)
+    }
+
     /// Reads the next completion that an earlier [`Consumer::ready`] saw.
     #[inline]
     pub fn pop<M: UserMem>(&mut self, mem: &M) -> Option<[u64; 4]> {

@@ -46,6 +46,8 @@ impl Weaken {
             Fence::BlockedUser,
             Fence::PostKernel,
             Fence::WatchKernel,
+            Fence::HintKernel,
+            Fence::HintUser,
         ];
         let sites = Site::ALL.into_iter().flat_map(|site| {
             [Ordering::Relaxed, Ordering::Acquire, Ordering::Release].map(move |order| Self::Site(site, order))

@@ -211,6 +211,13 @@ pub(super) const ROWS: &[Mutant] = &[
         loom("loom_wait", "bell_4_inline_waiter"),
     ),
     row(
+        "no fence: cq_tail, cq_flags",
+        "BELL-4",
+        CQ,
+        ["mem.kernel_fence(Fence::HintKernel);", "let _ = Fence::HintKernel;"],
+        loom("loom_wait", "bell_4_eventfd_wanted_again"),
+    ),
+    row(
         "REDRAIN not set",
         "BELL-5",
         DRAIN,

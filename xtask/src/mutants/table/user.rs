@@ -24,6 +24,13 @@ pub(super) const ROWS: &[Mutant] = &[
         loom("loom_worker", "cq_2_worker_blocked"),
     ),
     row(
+        "no fence: cq_flags, cq_tail",
+        "BELL-4",
+        CONSUMER,
+        ["mem.user_fence(Fence::HintUser);", "let _ = Fence::HintUser;"],
+        loom("loom_wait", "bell_4_eventfd_wanted_again_inline"),
+    ),
+    row(
         "batch published in part",
         "IDX-4",
         QUEUE,
