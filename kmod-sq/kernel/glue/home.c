@@ -195,11 +195,25 @@ void sq_set_alarm(struct sq_home *home, u64 at_ns)
 	raw_spin_unlock_irqrestore(&home->alarm_lock, flags);
 }
 
+/*
+ * Whether nobody is left who could want what is done here. A kernel thread that drains a ring holds the memory of the ring's process, and
+ * with it the mapping that keeps the file open: it is not closed by the end of the process, so the thread asks for itself. The owner of
+ * the memory is a process that has it; one whose end nobody has followed has none.
+ */
+static bool sq_unwanted(void)
+{
+#ifdef CONFIG_MEMCG
+	if (current->flags & PF_KTHREAD)
+		return current->mm && !rcu_access_pointer(current->mm->owner);
+#endif
+	return fatal_signal_pending(current);
+}
+
 /* Between pieces of what may take long. An error: the caller was killed, and wants no more of it. */
 int sq_pause(void)
 {
 	cond_resched();
-	return fatal_signal_pending(current) ? -ECANCELED : 0;
+	return sq_unwanted() ? -ECANCELED : 0;
 }
 
 u64 sq_now_ns(void)

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! kill -9 at random moments: nothing is left behind.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::proc::{Child, sleep_us};
+use sq_uapi::consts::setup_flags;
+
+use crate::proc::{Child, in_use, shared_word, sleep_us, until};
 use crate::raw::{NULL, Raw, cancel_any, delay, echo, never, nop, shape, some_mode};
 use crate::{Check, Outcome, Random, times, want};
 
 pub(crate) const CHECKS: &[Check] = &[
     ("processes killed at random moments, in every mode", killed),
     ("BELL-3: killed in the middle of a long ENTER", killed_in_a_long_enter),
+    ("BELL-3: killed while another drains for long", killed_while_others_drain),
 ];
 
 fn killed() -> Outcome {
@@ -35,22 +39,46 @@ fn killed() -> Outcome {
     Ok(())
 }
 
-/// Thirty thousand entries that each look at thirty thousand requests: seconds of work in one call, which end with the caller.
+/// Thirty thousand entries that each look at thirty thousand requests: seconds of work.
+fn work_for_seconds(mode: u32) -> Result<Raw, i32> {
+    let mut setup = shape(32768, mode);
+    setup.max_inflight = 32768;
+    let mut ring = Raw::new(NULL, setup)?;
+    for n in 0..32768 {
+        ring.push(cancel_any(n));
+    }
+    ring.bell()?;
+    Ok(ring)
+}
+
+/// In one call, and they end with the caller.
 fn killed_in_a_long_enter() -> Outcome {
-    let child = Child::fork(|| {
-        let mut setup = shape(32768, 0);
-        setup.max_inflight = 32768;
-        let Ok(mut ring) = Raw::new(NULL, setup) else { return 2 };
-        for n in 0..32768 {
-            ring.push(cancel_any(n));
-        }
-        let _ = ring.bell();
-        3
-    });
+    let child = Child::fork(|| i32::from(work_for_seconds(0).is_ok()));
     want!(child.ended(Duration::from_millis(700)), false);
     child.kill();
     want!(child.ended(Duration::from_millis(1500)), true);
     want!(child.wait(), 137);
+    Ok(())
+}
+
+/// A kernel thread that drains has the process's memory, and the ring is mapped there: that keeps the ring, but not its entries. The ring
+/// goes with the drain.
+fn killed_while_others_drain() -> Outcome {
+    for mode in [setup_flags::WORKER, setup_flags::SQPOLL] {
+        let rung = shared_word();
+        let child = Child::fork(|| {
+            let ring = work_for_seconds(mode);
+            rung.store(ring.is_ok().into(), Ordering::Release);
+            sleep_us(60_000_000);
+            2
+        });
+        until(5, "the child does not ring", || rung.load(Ordering::Acquire) == 1)?;
+        sleep_us(700_000);
+        child.kill();
+        want!(child.wait(), 137);
+        want!((mode, in_use() > 0), (mode, true));
+        until(2, "the drain goes on without its process", || in_use() == 0)?;
+    }
     Ok(())
 }
 

@@ -4,13 +4,13 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use sq_uapi::consts::{setup_flags, sqe_flags};
 use sq_uapi::{SqQuiesce, SqSetup, ioctl};
 
+use crate::proc::until;
 use crate::raw::{MODES, NULL, Raw, call, delay, echo, never, nop, shape};
 use crate::{Check, Outcome, Why, joined, want};
 
@@ -48,18 +48,6 @@ fn polled() -> Outcome {
 fn woken<T>(thread: thread::JoinHandle<T>) -> Result<T, Why> {
     until(10, "nobody wakes who polls", || thread.is_finished())?;
     Ok(joined(thread))
-}
-
-/// Waits for so many seconds until it is `done`.
-fn until(seconds: u64, not: &str, done: impl Fn() -> bool) -> Outcome {
-    let start = Instant::now();
-    while !done() {
-        if start.elapsed() > Duration::from_secs(seconds) {
-            return Err(not.to_owned().into());
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
 }
 
 /// Who sleeps on a ring that has nothing more to tell is told so, whatever it asked for: quiesced, with nothing in flight (LIFE-1), or

@@ -28,12 +28,17 @@ pub(crate) fn in_use() -> u32 {
 
 /// Waits until files, rings, their pages and requests are gone: each of them pins a module.
 pub(crate) fn all_given_back() -> Outcome {
-    let end = Instant::now() + Duration::from_secs(10);
-    while in_use() > 0 {
-        if Instant::now() > end {
-            return Err(format!("still in use: {:?}", references()).into());
+    until(10, "still in use", || in_use() == 0).map_err(|why| format!("{why}: {:?}", references()).into())
+}
+
+/// Waits for so many seconds until it is `done`.
+pub(crate) fn until(seconds: u64, not: &str, done: impl Fn() -> bool) -> Outcome {
+    let start = Instant::now();
+    while !done() {
+        if start.elapsed() > Duration::from_secs(seconds) {
+            return Err(not.to_owned().into());
         }
-        sleep(Duration::from_millis(2));
+        sleep(Duration::from_millis(1));
     }
     Ok(())
 }

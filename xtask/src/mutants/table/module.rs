@@ -105,6 +105,13 @@ pub(super) const ROWS: &[Mutant] = &[
         ["sq_ring_drain(home->ring, alive);", "sq_ring_drain(home->ring, true);"],
         life("share", "its process gone"),
     ),
+    row(
+        "a worker goes on for a process that is gone",
+        "BELL-3",
+        HOME,
+        ["return sq_unwanted() ? -ECANCELED : 0;", "return fatal_signal_pending(current) ? -ECANCELED : 0;"],
+        life("kill", "while another drains"),
+    ),
     // Ring memory.
     row(
         "the kernel's pages mapped writable",
