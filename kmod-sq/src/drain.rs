@@ -15,6 +15,7 @@
 use sq_uapi::consts::sq_state;
 use sq_uapi::{Fence, KernelMem, UserWord};
 
+use crate::cq::Stall;
 use crate::host::{Host, Lock, Notify};
 use crate::posted::low;
 use crate::ring::{Mode, Ring, count, stop};
@@ -171,9 +172,10 @@ impl<H: Host> Owner<'_, H> {
         (consumed, end)
     }
 
-    /// What this owner issued meanwhile was too late for the cancel that came with a stop.
+    /// What this owner issued meanwhile was too late for the cancel that came with a stop. Nor does anything go on that the ring waits for.
     pub(crate) fn cancel_late(&self) {
         if self.ring.stopped() & (stop::BROKEN | stop::QUIESCED) != 0 {
+            self.ring.cq.with(|cq| cq.stall = Stall::None);
             self.ring.cancel_everything();
         }
     }

@@ -124,8 +124,6 @@ impl<H: Host> Ring<H> {
         {
             // Asked before anything is left undone for it: a ring that is enabled a moment later has not heard this doorbell.
             owner.cancel_late();
-            // What the ring waited for it need not be rung for any more.
-            owner.go_idle();
             if let Some(back) = owner.leave(End::Stopped) {
                 back.abandon();
                 H::work(self);

@@ -20,7 +20,7 @@ pub struct Look {
     pub cq_entries: u32,
     /// Requests.
     pub max_inflight: u32,
-    /// 1: not enabled, 2: broken, 4: quiesced.
+    /// 1: not enabled, 2: broken, 4: quiesced, 8: and nothing is in flight any more.
     pub stopped: u32,
     /// Not 0: somebody drains.
     pub draining: u32,

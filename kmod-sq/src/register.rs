@@ -126,19 +126,21 @@ impl<H: Host> Ring<H> {
             return Err(Errno::EINVAL);
         }
         for i in 0..reg.nr {
-            let file = match self.file_at(reg.arg, ix(i)) {
+            let mut file = match self.file_at(reg.arg, ix(i)) {
                 Ok(file) => file,
                 // As in io_uring: what was replaced stays, and the count says so.
                 Err(_) if i > 0 => return Ok(i),
                 Err(errno) => return Err(errno),
             };
-            let at = nospec(reg.offset.saturating_add(i), count).ok_or(Errno::EINVAL)?;
-            let old = self.files.with(|files| {
-                let place = files.0.as_mut()?.get_mut(ix(at))?;
-                Some(core::mem::replace(place, file))
+            // The one that was there, or the new one, is closed after the lock.
+            let swapped = self.files.with(|files| {
+                // Another thread may have put in a shorter one meanwhile, or none.
+                let table = files.0.as_mut()?;
+                let at = nospec(reg.offset.saturating_add(i), u32::try_from(table.len()).ok()?)?;
+                core::mem::swap(table.get_mut(ix(at))?, &mut file);
+                Some(())
             });
-            // Unregistered meanwhile by another thread.
-            drop(old.ok_or(Errno::ENXIO)?);
+            swapped.ok_or(Errno::ENXIO)?;
         }
         Ok(reg.nr)
     }

@@ -59,7 +59,8 @@ pub(crate) fn count(counter: &AtomicU64) {
 /// What `poll` tells of a ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ready {
-    /// Completions are there to reap, or may be (`cq_head` left its window); or NEED_ENTER is set and the ring not quiesced: `EPOLLIN`.
+    /// Completions are there to reap, or may be (`cq_head` left its window); or an entry waits for an ENTER of the ring's
+    /// process: `EPOLLIN`.
     pub readable: bool,
     /// An index left its window: `EPOLLERR`.
     pub broken: bool,
@@ -70,8 +71,8 @@ pub struct Ready {
 /// The kernel side of one ring.
 ///
 /// It is shared: ENTER, completions, cancels and the worker come from any thread. Three parts have an owner each: the
-/// submission side belongs to the *drain owner* (one word, `drain`, says whether there is one), the completion side to the
-/// completion lock, the rest is constant.
+/// submission side belongs to the *drain owner* (one word, `drain`, says whether there is one), what is decided about
+/// completions to the completion lock, the places where they are posted to whom [`Posted`] says; the rest is constant, or atomic.
 pub struct Ring<H: Host> {
     pub(crate) host: H,
     pub(crate) mem: H::Mem,
@@ -292,7 +293,7 @@ impl<H: Host> Ring<H> {
                 cq.wake_when_idle(&self.mem, &self.posted);
             }
             let looked = cq.look(&self.mem, &self.posted);
-            let readable = looked.map(|unreaped| unreaped > 0 || (cq.stall == Stall::Process && !shut));
+            let readable = looked.map(|unreaped| unreaped > 0 || cq.stall == Stall::Process);
             (readable, quiet && self.posted.inflight() == 0)
         });
         let readable = looked.unwrap_or_else(|out| {

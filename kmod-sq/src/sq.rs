@@ -472,6 +472,7 @@ fn general<H: Host>(ring: &Ring<H>, intake: &mut Intake) -> i32 {
 /// with going on, and the ring says so (CQ-2).
 #[cold]
 fn stock<H: Host>(ring: &Ring<H>, sq: &mut Sq) -> bool {
+    let awake = if ring.geometry.mode == Mode::Caller { sq_state::NEED_WAKEUP } else { 0 };
     let mut said = false;
     loop {
         let got = ring.cq.with(|cq| {
@@ -502,12 +503,14 @@ fn stock<H: Host>(ring: &Ring<H>, sq: &mut Sq) -> bool {
                 said = true;
             }
             Ok(Some(Stall::None)) => {
-                let awake = if ring.geometry.mode == Mode::Caller { sq_state::NEED_WAKEUP } else { 0 };
                 set_state(ring, sq, awake);
                 return true;
             }
-            // CQ_BLOCKED stays if it was said; a want of requests only the kernel side can end.
             Ok(Some(stall)) => {
+                if stall == Stall::Request {
+                    // That only the kernel side can end.
+                    set_state(ring, sq, awake);
+                }
                 ring.host.trace(Event::Stall { slots: stall == Stall::Slot });
                 if stall == Stall::Slot {
                     // WAIT-1: that the ring is blocked ends a wait.

@@ -269,6 +269,19 @@ impl<'a, T> Step<'a, T> {
         // SAFETY: an element (the contract): mapped as long as the borrow, aligned, and made of atomics, which others may write.
         unsafe { &*at }
     }
+
+    /// The second unit of the element that [`Step::next`] returns next.
+    ///
+    /// # Safety
+    ///
+    /// As there, and the element has two.
+    #[inline(always)]
+    unsafe fn second(&self) -> &'a T {
+        // SAFETY: it follows the first inside the array.
+        let at = unsafe { self.at.add(1) };
+        // SAFETY: as in `next`.
+        unsafe { &*at }
+    }
 }
 
 /// Calls `next` `left` times.
@@ -312,7 +325,7 @@ impl<'a> Iterator for Pairs<'a> {
         let first = unsafe { self.cqes.next() };
         // SAFETY: one of those left.
         let words = load_sqe(unsafe { self.sqes.next() });
-        Some((MappedPlace { first, wide: false }, words))
+        Some((MappedPlace { first, second: None }, words))
     }
 
     #[inline(always)]
@@ -409,7 +422,8 @@ impl Iterator for Completions<'_> {
 #[derive(Debug)]
 pub struct MappedPlace<'a> {
     first: &'a [AtomicU64; 2],
-    wide: bool,
+    /// Of a completion of 32 bytes.
+    second: Option<&'a [AtomicU64; 2]>,
 }
 
 impl CqePlace for MappedPlace<'_> {
@@ -422,11 +436,8 @@ impl CqePlace for MappedPlace<'_> {
     fn write_wide(self, words: [u64; 4]) {
         let [a, b, c, d] = words;
         store2(self.first, [a, b]);
-        if self.wide {
-            // SAFETY: a completion has two units here, and this is the first: the other follows inside the array.
-            let second = unsafe { NonNull::from(self.first).add(1) };
-            // SAFETY: as in `kernel_word`.
-            store2(unsafe { second.as_ref() }, [c, d]);
+        if let Some(second) = self.second {
+            store2(second, [c, d]);
         }
     }
 }
@@ -472,8 +483,13 @@ impl KernelMem for Mapped {
     fn cqe_run(&self, tail: u32, most: u32) -> impl ExactSizeIterator<Item = MappedPlace<'_>> {
         let (mut cqes, straight) = self.cqes_from(tail, self.cqe_bytes);
         let wide = self.cqe_bytes > CQE_UNIT;
-        // SAFETY: as above.
-        Times { left: most.min(straight), next: move || MappedPlace { first: unsafe { cqes.next() }, wide } }
+        let next = move || {
+            // SAFETY: at most to the end of the array, and where they are wide a completion has two units.
+            let second = if wide { Some(unsafe { cqes.second() }) } else { None };
+            // SAFETY: as above.
+            MappedPlace { first: unsafe { cqes.next() }, second }
+        };
+        Times { left: most.min(straight), next }
     }
 
     #[inline(always)]
@@ -491,7 +507,7 @@ impl KernelMem for Mapped {
         let first = unsafe { cqes.next() };
         // SAFETY: as above.
         let words = load_sqe(unsafe { sqes.next() });
-        Some((MappedPlace { first, wide: false }, words))
+        Some((MappedPlace { first, second: None }, words))
     }
 
     #[inline]

@@ -231,7 +231,8 @@ unsafe fn setup(home: NonNull<ffi::Home>, bound: Bound, arg: &mut [u8]) -> Resul
     let place = array::place::<KernelRing>()?;
     // SAFETY: the contract.
     let host = unsafe { KernelHost::new(home) };
-    // SAFETY: **home**: the pages live as long as the home, which the ring's host keeps; the ring is put in its place next.
+    // SAFETY: **home**: the pages live as long as the home, which the ring's host keeps; the ring is put in its place and made a
+    // reference next.
     match unsafe { KernelRing::new(host, mem, geometry, pool, bound) } {
         // SAFETY: memory for one ring.
         Ok(ring) => unsafe { place.write(ring) },
@@ -241,6 +242,8 @@ unsafe fn setup(home: NonNull<ffi::Home>, bound: Bound, arg: &mut [u8]) -> Resul
             return Err(errno);
         }
     }
+    // SAFETY: it has been put there, and this is the first reference. It is the file's, who drops it by `sq_ring_put`.
+    core::mem::forget(unsafe { RingRef::from_raw(place) });
     geometry.report(&mut asked, KernelRing::features(&geometry, &bound));
     call::write(&asked, arg);
     Ok(place)

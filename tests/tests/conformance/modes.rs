@@ -152,6 +152,31 @@ fn cq2_a_blocked_ring_goes_on_in_every_mode() {
     }
 }
 
+/// What a ring waited for when it was quiesced does not come any more: nobody is asked to ring for it.
+#[test]
+fn bell1_a_quiesced_ring_is_not_rung_for_what_it_waited_for() {
+    for (builder, what) in [(Ring::builder(2), "caller"), (Ring::builder(2).worker(), "worker"), (poll(2), "polling")] {
+        let (submitter, mut sq, mut cq) = build(builder.cq_entries(2)).split();
+        let looks = |what: &str, mut so: Box<dyn FnMut() -> bool + '_>| {
+            let start = Instant::now();
+            while !so() {
+                assert!(start.elapsed() < SOON, "in vain: {what}");
+                std::thread::yield_now();
+            }
+        };
+        for n in 0..3 {
+            looks("there is room", Box::new(|| sq.push(echo(n)).is_ok()));
+            sq.submit().unwrap();
+        }
+        looks("it is blocked", Box::new(|| submitter.stats().unwrap().stalls > 0));
+        assert!(!sq.need_wakeup(), "{what}");
+        submitter.quiesce(SOON).unwrap();
+        looks("it says that it sleeps", Box::new(|| sq.need_wakeup()));
+        let rung = submitter.doorbells();
+        assert_eq!((cq.reap().count(), submitter.doorbells()), (2, rung), "{what}");
+    }
+}
+
 #[test]
 fn life1_quiesce_and_drop_in_every_mode() {
     for (builder, what) in [(Ring::builder(4).worker(), "worker"), (Ring::builder(4).poll(SOON), "polling")] {
