@@ -106,10 +106,10 @@ pub(super) const ROWS: &[Mutant] = &[
         life("share", "its process gone"),
     ),
     row(
-        "a worker goes on for a process that is gone",
+        "a worker goes on for the dead",
         "BELL-3",
         HOME,
-        ["return sq_unwanted() ? -ECANCELED : 0;", "return fatal_signal_pending(current) ? -ECANCELED : 0;"],
+        ["return current->mm && !rcu_access_pointer(current->mm->owner);", "return false;"],
         life("kill", "while another drains"),
     ),
     // Ring memory.
