@@ -72,7 +72,7 @@ pub struct Ready {
 ///
 /// It is shared: ENTER, completions, cancels and the worker come from any thread. Three parts have an owner each: the
 /// submission side belongs to the *drain owner* (one word, `drain`, says whether there is one), what is decided about
-/// completions to the completion lock, the places where they are posted to whom [`Posted`] says; the rest is constant, or atomic.
+/// completions to the completion lock, the places where they are posted to whom `Posted` says; the rest is constant, or atomic.
 pub struct Ring<H: Host> {
     pub(crate) host: H,
     pub(crate) mem: H::Mem,

@@ -48,7 +48,7 @@ pub const IN_C: &Table = &Table { issue: issue_in_c, ..*HONEST };
 /// As the table's `issue`.
 unsafe extern "C" fn issue_in_c(data: *const c_void, op: *mut RawOp) -> i32 {
     // SAFETY: the contract: valid and exclusive until this returns.
-    let (sqe, ops) = unsafe { ((*op).sqe, &*(*op).ops) };
+    let RawOp { sqe, ops, .. } = unsafe { op.read() };
     if sqe[0] as u8 == op::NOP && sqe[4] % 16 == 15 {
         // SAFETY: as above.
         unsafe { (*op).sqe[0] |= u64::from(sqe_flags::ASYNC) << 8 };
@@ -58,6 +58,8 @@ unsafe extern "C" fn issue_in_c(data: *const c_void, op: *mut RawOp) -> i32 {
     // SAFETY: as above.
     unsafe { (*op).sqe[0] = sqe[0] };
     if res == DEFERRED {
+        // SAFETY: the contract: they outlive the call.
+        let ops = unsafe { &*ops };
         // SAFETY: the contract.
         let second = unsafe { (ops.defer)(op, 0) };
         assert!(second.is_null(), "CAN-1: an operation has one request");
