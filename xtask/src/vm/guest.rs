@@ -19,8 +19,8 @@ use crate::ctx::Ctx;
 use crate::kernel::Kernel;
 use crate::process::{spinner, stdout, tail};
 
-/// Boot, and sending the results home, on a busy host.
-const OVERHEAD: Duration = Duration::from_secs(90);
+/// Boot, sending the results home, and what a job takes beside its own time, on a busy host with a stock kernel.
+const OVERHEAD: Duration = Duration::from_secs(180);
 
 /// A shell line that a guest runs in /w, and how long it may take on a stock kernel.
 pub(crate) struct Job {
@@ -134,16 +134,18 @@ impl Guest {
         let dir = scratch(ctx)?;
         let results = Results { jobs: Vec::new(), dir: dir.clone() };
         let machine_files = self.write(&dir)?;
-        let limit = OVERHEAD + self.jobs.iter().map(|j| j.timeout).sum::<Duration>() * self.kernel.patience();
+        let patience = self.kernel.patience();
+        let limits =
+            Limits { overhead: OVERHEAD * patience, jobs: self.jobs.iter().map(|j| j.timeout * patience).collect() };
         let label = format!("guest {}", self.kernel);
-        let (mut code, mut console) = watch(&label, self.machine(&machine_files, false).command(), limit, &dir)?;
+        let (mut code, mut console) = watch(&label, self.machine(&machine_files, false).command(), &limits, &dir)?;
         if stale_translation(&console) {
             eprintln!("{label}: QEMU ran a stale translation of patched kernel text; once more. The console said:");
             eprintln!("{}", tail(&console, 60));
             if self.disks {
                 disk::make(&dir)?;
             }
-            (code, console) = watch(&label, self.machine(&machine_files, false).command(), limit, &dir)?;
+            (code, console) = watch(&label, self.machine(&machine_files, false).command(), &limits, &dir)?;
         }
         let out = dir.join("out");
         fs::create_dir_all(&out)?;
@@ -155,7 +157,7 @@ impl Guest {
         let unpacked = stdout(Command::new("tar").arg("xf").arg(&machine_files.results).arg("-C").arg(&out));
         if unpacked.is_err() || !out.join("done").is_file() {
             let why = match code {
-                None => format!("did not finish within {} s", limit.as_secs()),
+                None => limits.exceeded(&console),
                 Some(EXIT_BY_GUEST) => "finished, but its results are incomplete".to_owned(),
                 Some(0) => "panicked or powered off".to_owned(),
                 Some(other) => format!("ended with QEMU's status {other}"),
@@ -238,8 +240,35 @@ fn stale_translation(console: &str) -> bool {
     lines.find_map(|line| line.split_once("RIP: 0010:")).is_some_and(|(_, place)| !place.contains('['))
 }
 
-/// Runs QEMU until it ends (its status) or `limit` is over (`None`); returns its console as well.
-fn watch(label: &str, mut qemu: Command, limit: Duration, dir: &Path) -> Result<(Option<i32>, String)> {
+/// How long the host waits for the guest's next sign of life: that it begins a job.
+struct Limits {
+    overhead: Duration,
+    /// What each job may take.
+    jobs: Vec<Duration>,
+}
+
+impl Limits {
+    /// For what comes after `line`, if that begins a job. The guest itself ends a job that takes too long.
+    fn after(&self, line: &str) -> Option<Duration> {
+        Some(self.overhead + *self.jobs.get(job(line)?)?)
+    }
+
+    /// That one of them was, in words.
+    fn exceeded(&self, console: &str) -> String {
+        match console.lines().rev().find_map(|line| Some((line, self.after(line)?))) {
+            Some((line, limit)) => format!("did not end within {} s of its last word, {line:?}", limit.as_secs()),
+            None => format!("began no job within {} s", self.overhead.as_secs()),
+        }
+    }
+}
+
+/// The number of the job that the guest's init begins, says this line of the console.
+fn job(line: &str) -> Option<usize> {
+    line.split("sq-job ").nth(1)?.split(' ').next()?.parse().ok()
+}
+
+/// Runs QEMU until it ends (its status) or one of `limits` is over (`None`); returns its console as well.
+fn watch(label: &str, mut qemu: Command, limits: &Limits, dir: &Path) -> Result<(Option<i32>, String)> {
     let bar = spinner(label);
     let (reader, writer) = std::io::pipe()?;
     let mut child = qemu
@@ -259,13 +288,16 @@ fn watch(label: &str, mut qemu: Command, limit: Duration, dir: &Path) -> Result<
             }
         }
     });
-    let deadline = Instant::now() + limit;
+    let mut deadline = Instant::now() + limits.overhead;
     let mut text = String::new();
     let finished = loop {
         match console.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) => {
                 if let Some(job) = line.split("sq-job ").nth(1) {
                     bar.set_message(job.to_owned());
+                }
+                if let Some(limit) = limits.after(&line) {
+                    deadline = Instant::now() + limit;
                 }
                 if let Err(why) = trace::obey(&line, dir, &mut stdin) {
                     text.push_str(&format!("no trace: {why:#}\n"));
@@ -316,7 +348,32 @@ fn collect(jobs: Vec<Job>, out: &Path, mut results: Results) -> Result<Results> 
 
 #[cfg(test)]
 mod tests {
-    use super::stale_translation;
+    use std::path::Path;
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    use super::{Limits, stale_translation, watch};
+
+    /// A "guest" that is a shell script.
+    fn watched(script: &str, limits: &Limits) -> (Option<i32>, String) {
+        let mut sh = Command::new("sh");
+        sh.args(["-c", script]);
+        watch("test", sh, limits, Path::new("/nowhere")).unwrap()
+    }
+
+    #[test]
+    fn each_job_has_its_own_time() {
+        let [short, long] = [Duration::from_secs(2), Duration::from_secs(300)];
+        let limits = Limits { overhead: short, jobs: vec![long, Duration::ZERO] };
+        let (code, _) = watched("echo '[ 1.0] sq-job 000 a'; sleep 3; exit 7", &limits);
+        assert_eq!(code, Some(7), "it had time");
+        let start = Instant::now();
+        let (code, console) = watched("echo sq-job 000 a; echo sq-job 001 b; exec sleep 200", &limits);
+        assert!(code.is_none() && start.elapsed() < Duration::from_secs(100), "what the first may take is no matter then");
+        assert!(limits.exceeded(&console).contains("within 2 s of its last word, \"sq-job 001 b\""));
+        let (code, console) = watched("echo sq-job 9 no such job; exec sleep 200", &limits);
+        assert!(code.is_none() && limits.exceeded(&console).contains("began no job within 2 s"));
+    }
 
     #[test]
     fn only_a_breakpoint_in_the_kernels_own_text_is_the_emulators_fault() {
