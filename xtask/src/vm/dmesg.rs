@@ -80,7 +80,8 @@ pub(crate) fn races_of_the_kernel(log: &str) -> Vec<String> {
     heads
 }
 
-/// The lines that belong to KCSAN's reports of races of the kernel with itself, which has some.
+/// The lines that belong to KCSAN's reports of races of the kernel with itself, which has some. Another CPU may complain of
+/// something else meanwhile: from there on none of the report's are told apart from that one's.
 fn foreign_races(lines: &[&str]) -> Vec<bool> {
     let mut foreign = vec![false; lines.len()];
     let mut begin = None;
@@ -94,7 +95,8 @@ fn foreign_races(lines: &[&str]) -> Vec<bool> {
         };
         let report = &lines[first..=number];
         if report.iter().any(|line| line.contains(RACE)) && !is_ours(report) {
-            foreign[first..=number].fill(true);
+            let other = report.iter().position(|line| is_complaint(line) && !line.contains(RACE));
+            foreign[first..other.map_or(number + 1, |at| first + at)].fill(true);
         }
     }
     foreign
@@ -178,6 +180,17 @@ mod tests {
         let both = complaints(&(foreign + &race(["handler", "drain [sq]"], "worker+0x1/0x2 [sq]")));
         assert!(both.iter().any(|line| line.contains("data-race in handler / drain [sq]")), "{both:?}");
         assert!(!both.iter().any(|line| line.contains("tick_nohz_stop")), "{both:?}");
+    }
+
+    #[test]
+    fn what_another_cpu_says_in_the_middle_is_not_lost() {
+        let foreign = race(["tick_sched_do_timer", "tick_nohz_stop"], "do_idle+0x1/0x2");
+        for other in ["WARNING: CPU: 1 PID: 9 at x.c:1 y+0x1/0x2", "Oops: general protection fault"] {
+            let both = foreign.replace("[ 1.0] read to", &format!("[ 1.0] {other}\n[ 1.0] read to"));
+            let found = complaints(&both);
+            assert!(found.first().is_some_and(|line| line.contains(other)), "{found:?}");
+            assert_eq!(super::races_of_the_kernel(&both), ["tick_sched_do_timer / tick_nohz_stop"]);
+        }
     }
 
     #[test]
