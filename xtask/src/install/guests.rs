@@ -67,7 +67,7 @@ pub(super) fn boot(ctx: &Ctx, out: &Path, owner: &Owner) -> Result<String> {
     owner.secure(&mut secured)?;
     let mut tables = String::new();
     for guest in [plain, secured] {
-        let summary = summarise(KERNEL, &guest.boot(ctx)?.jobs);
+        let summary = summarise(KERNEL, &guest.boot(ctx)?);
         if summary.failed > 0 {
             bail!("{}", summary.table);
         }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::initramfs::Initramfs;
-use super::qemu::{EXIT_BY_GUEST, Machine};
+use super::qemu::{self, EXIT_BY_GUEST, Machine};
 use super::{disk, dmesg, secure, trace};
 use crate::apt;
 use crate::ctx::Ctx;
@@ -55,6 +55,8 @@ pub(crate) struct JobResult {
 /// All results of one boot; its directory goes when this goes.
 pub(crate) struct Results {
     pub(crate) jobs: Vec<JobResult>,
+    /// What the reader of their table must know of the boot.
+    pub(crate) note: Option<String>,
     dir: PathBuf,
 }
 
@@ -132,16 +134,17 @@ impl Guest {
     /// When the guest does not finish: it panicked, hung, or could not boot. The console's end is in the error.
     pub(crate) fn boot(mut self, ctx: &Ctx) -> Result<Results> {
         let dir = scratch(ctx)?;
-        let results = Results { jobs: Vec::new(), dir: dir.clone() };
+        let mut results = Results { jobs: Vec::new(), note: None, dir: dir.clone() };
         let machine_files = self.write(&dir)?;
         let patience = self.kernel.patience();
         let limits =
             Limits { overhead: OVERHEAD * patience, jobs: self.jobs.iter().map(|j| j.timeout * patience).collect() };
         let label = format!("guest {}", self.kernel);
         let (mut code, mut console) = watch(&label, self.machine(&machine_files, false).command(), &limits, &dir)?;
-        if stale_translation(&console) {
-            eprintln!("{label}: QEMU ran a stale translation of patched kernel text; once more. The console said:");
-            eprintln!("{}", tail(&console, 60));
+        if let Some(place) = stale_translation(&console).filter(|_| qemu::is_before_8_1()) {
+            let note = format!("booted twice: QEMU ran a stale translation of patched kernel text at {place}");
+            eprintln!("{label}: {note}. The console said:\n{}", tail(&console, 60));
+            results.note = Some(note);
             if self.disks {
                 disk::make(&dir)?;
             }
@@ -234,10 +237,11 @@ fn scratch(ctx: &Ctx) -> Result<PathBuf> {
 
 /// Whether the guest died of an emulator's fault that QEMU has before 8.1: a processor that translates code while another one
 /// patches it (a static key: perf, tracing) may keep the breakpoint that is there meanwhile, and runs into it later. The
-/// breakpoints of our own modules are no such thing.
-fn stale_translation(console: &str) -> bool {
+/// breakpoints of modules are no such thing, and a pointer that went astray has no symbol. Returns the place.
+fn stale_translation(console: &str) -> Option<&str> {
     let mut lines = console.lines().skip_while(|line| !line.contains("int3: 0000 ["));
-    lines.find_map(|line| line.split_once("RIP: 0010:")).is_some_and(|(_, place)| !place.contains('['))
+    let (_, place) = lines.find_map(|line| line.split_once("RIP: 0010:"))?;
+    (place.contains("+0x") && !place.contains('[')).then_some(place)
 }
 
 /// How long the host waits for the guest's next sign of life: that it begins a job.
@@ -382,9 +386,11 @@ mod tests {
                 "[ 8.7] Oops: {what}: 0000 [#1] PREEMPT SMP NOPTI\n[ 8.7] CPU: 0 Comm: x\n[ 8.7] RIP: 0010:{place}\n"
             )
         };
-        assert!(stale_translation(&console("int3", "__schedule+0x3a5/0xb30")));
-        assert!(!stale_translation(&console("int3", "sq_ring_enter+0x10/0x20 [sq]")));
-        assert!(!stale_translation(&console("invalid opcode", "__schedule+0x3a5/0xb30")));
-        assert!(!stale_translation(""));
+        let schedule = "__schedule+0x3a5/0xb30";
+        assert_eq!(stale_translation(&console("int3", schedule)), Some(schedule));
+        assert_eq!(stale_translation(&console("int3", "sq_ring_enter+0x10/0x20 [sq]")), None);
+        assert_eq!(stale_translation(&console("int3", "0xffffffffc0123456")), None, "a wild pointer");
+        assert_eq!(stale_translation(&console("invalid opcode", schedule)), None);
+        assert_eq!(stale_translation(""), None);
     }
 }

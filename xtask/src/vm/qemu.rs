@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{secure, trace};
+use crate::process::stdout;
 
 /// What `qexit` makes QEMU return: (16 << 1) | 1.
 pub(crate) const EXIT_BY_GUEST: i32 = 33;
@@ -68,5 +69,27 @@ impl Machine<'_> {
         let base = "console=ttyS0 quiet panic=-1 oops=panic cryptomgr.notests no_timer_check";
         qemu.args(["-append", &format!("{base} {}", self.append)]);
         qemu
+    }
+}
+
+/// Whether it may run a stale translation of code that another processor patches.
+pub(super) fn is_before_8_1() -> bool {
+    stdout(Command::new("qemu-system-x86_64").arg("--version")).is_ok_and(|says| version(&says) < Some((8, 1)))
+}
+
+/// From "QEMU emulator version 7.2.22 (Debian ..)".
+fn version(says: &str) -> Option<(u32, u32)> {
+    let mut numbers = says.split("version ").nth(1)?.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version;
+
+    #[test]
+    fn versions_are_numbers() {
+        assert_eq!(version("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)\nCopyright (c)"), Some((7, 2)));
+        assert!(version("QEMU emulator version 10.0.2") > Some((8, 1)) && version("") < Some((8, 1)));
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::guest::{Guest, Job, JobResult};
+use super::guest::{Guest, Job, Results};
 use super::{disk, examples, life, planted, refused, storage};
 use crate::ctx::Ctx;
 use crate::kernel::Kernel;
@@ -85,7 +85,7 @@ pub(crate) fn run(ctx: &Ctx, kernel: Kernel, programs: &Programs, depth: Depth, 
         guest.jobs.push(Job::new("nothing leaked", LEAKS.to_owned(), STEP_TIMEOUT));
     }
     let results = guest.boot(ctx)?;
-    let mut summary = summarise(kernel, &results.jobs);
+    let mut summary = summarise(kernel, &results);
     if kernel.debug() {
         let verdict = planted::check(ctx, kernel);
         summary.failed += usize::from(verdict.is_err());
@@ -178,10 +178,13 @@ fn built(ctx: &Ctx, args: &[&str], kind: &str) -> Result<Vec<PathBuf>> {
         .collect())
 }
 
-pub(crate) fn summarise(kernel: Kernel, results: &[JobResult]) -> Summary {
+pub(crate) fn summarise(kernel: Kernel, results: &Results) -> Summary {
     let mut summary = Summary { failed: 0, skips: Vec::new(), table: format!("guest {kernel}\n") };
     let (mut passed, mut skipped) = (0, 0);
-    for job in results {
+    if let Some(note) = &results.note {
+        summary.table.push_str(&format!("  {note}\n"));
+    }
+    for job in &results.jobs {
         let clean = job.complaints.is_empty();
         let verdict = match job.code {
             0 if clean => {
@@ -212,7 +215,7 @@ pub(crate) fn summarise(kernel: Kernel, results: &[JobResult]) -> Summary {
             }
         }
     }
-    let mut foreign: Vec<&str> = results.iter().flat_map(|job| &job.races_of_the_kernel).map(String::as_str).collect();
+    let mut foreign: Vec<&str> = results.jobs.iter().flat_map(|job| &job.races_of_the_kernel).map(String::as_str).collect();
     foreign.sort_unstable();
     foreign.dedup();
     if !foreign.is_empty() {
