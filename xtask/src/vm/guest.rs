@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -167,6 +168,11 @@ impl Guest {
             };
             bail!("the {} guest {why}; its console:\n{}", self.kernel, tail(&console, 60));
         }
+        // It sent all, and then did not end as it should.
+        if code != Some(EXIT_BY_GUEST) {
+            let how = code.map_or("by a signal, or too late".to_owned(), |code| format!("with status {code}"));
+            bail!("QEMU ended {how}, after the {} guest's last job; its console:\n{}", self.kernel, tail(&console, 60));
+        }
         collect(self.jobs, &out, results)
     }
 
@@ -228,11 +234,32 @@ struct MachineFiles {
     disks: Vec<PathBuf>,
 }
 
+/// A directory for one boot. Those of runs that were ended go now.
 fn scratch(ctx: &Ctx) -> Result<PathBuf> {
-    let unique = format!("{}-{:?}", std::process::id(), thread::current().id());
-    let dir = ctx.cache.join("run").join(unique.replace(['(', ')'], "-"));
-    fs::create_dir_all(&dir)?;
+    // A run may look at one boot's results during the next.
+    static BOOTS: AtomicU32 = AtomicU32::new(0);
+    let run = ctx.cache.join("run");
+    fs::create_dir_all(&run)?;
+    for entry in fs::read_dir(&run).with_context(|| format!("cannot list {}", run.display()))? {
+        let entry = entry?;
+        if owner(&entry.file_name().to_string_lossy()).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            // Another run may be faster.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    let dir = run.join(format!("{}-{}", std::process::id(), BOOTS.fetch_add(1, Ordering::Relaxed)));
+    // An earlier process may have had our number.
+    if dir.exists() {
+        fs::remove_dir_all(&dir)?;
+    }
+    fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     Ok(dir)
+}
+
+/// The process whose directory is called so: "PID-BOOT" here, "NAME-PID" of the installation's.
+fn owner(name: &str) -> Option<u32> {
+    let (first, last) = (name.split('-').next()?, name.rsplit('-').next()?);
+    first.parse().or_else(|_| last.parse()).ok()
 }
 
 /// Whether the guest died of an emulator's fault that QEMU has before 8.1: a processor that translates code while another one
@@ -352,17 +379,33 @@ fn collect(jobs: Vec<Job>, out: &Path, mut results: Results) -> Result<Results> 
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::path::Path;
     use std::process::Command;
     use std::time::{Duration, Instant};
 
-    use super::{Limits, stale_translation, watch};
+    use super::{Limits, scratch, stale_translation, watch};
+    use crate::ctx::Ctx;
 
     /// A "guest" that is a shell script.
     fn watched(script: &str, limits: &Limits) -> (Option<i32>, String) {
         let mut sh = Command::new("sh");
         sh.args(["-c", script]);
         watch("test", sh, limits, Path::new("/nowhere")).unwrap()
+    }
+
+    #[test]
+    fn a_directory_is_one_boots_and_goes_with_its_process() {
+        let cache = std::env::temp_dir().join(format!("sq-scratch-{}", std::process::id()));
+        // No process has so high a number.
+        let gone = ["4294967294-ThreadId-1-", "4294967294-0", "install-4294967294"].map(|name| cache.join("run").join(name));
+        let kept = cache.join(format!("run/deb-{}", std::process::id()));
+        gone.iter().chain([&kept]).for_each(|dir| fs::create_dir_all(dir).unwrap());
+        let ctx = Ctx { root: "/nowhere".into(), cache: cache.clone(), ci: false };
+        let [one, other] = [scratch(&ctx).unwrap(), scratch(&ctx).unwrap()];
+        assert!(one != other && one.is_dir() && other.is_dir() && kept.is_dir());
+        assert!(gone.iter().all(|dir| !dir.exists()));
+        fs::remove_dir_all(cache).unwrap();
     }
 
     #[test]
