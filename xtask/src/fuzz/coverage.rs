@@ -13,13 +13,17 @@ use serde_json::Value;
 use crate::apt;
 use crate::ctx::Ctx;
 use crate::process::{run, stdout};
+use crate::test::Missing;
 
 /// Reads what rustc's LLVM writes, though that is newer.
 const LLVM: &str = "19";
 
 /// Replays seeds and corpus, and reports the lines of each file, those that nothing reached, and the per cent that were.
+///
+/// # Errors
+/// [`Missing`] without LLVM's tools; else an input fails, or something is wrong with the report.
 pub(crate) fn report(ctx: &Ctx) -> Result<(String, f64)> {
-    apt::ensure(&[&format!("llvm-{LLVM}")])?;
+    apt::ensure(&[&format!("llvm-{LLVM}")]).map_err(|why| Missing(format!("{why:#}")))?;
     let target = ctx.root.join("target/coverage");
     let program = build(ctx, &target)?;
     let raw = target.join("corpus.profraw");

@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::apt;
 use crate::ctx::Ctx;
-use crate::process::{capture, run, tail};
+use crate::process::{capture, found, run, tail};
 use crate::test::{Missing, Outcome};
 
 /// The targets, and the longest input of each that is worth its time.
@@ -54,17 +55,16 @@ pub(crate) fn fuzz(ctx: &Ctx, args: &Args) -> Result<ExitCode> {
         let fuzzer = Fuzzer::build(ctx)?;
         if args.minutes > 0 {
             print!("{}", fuzzer.finds_a_second_look()?);
-            failed = fuzzer.run_all(&targets, Duration::from_secs(args.minutes * 60))?;
+            failed = fuzzer.run_all(&targets, Duration::from_secs(args.minutes * 60));
         }
         if args.keep {
             targets.iter().try_for_each(|target| fuzzer.keep(target))?;
         }
     }
-    match coverage::report(ctx) {
-        Ok((report, _)) => println!("{report}"),
-        Err(error) => println!("SKIP: coverage: {error:#}"),
-    }
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let mut outcome = Outcome { ok: failed == 0, ..Outcome::default() };
+    add_coverage(&mut outcome, coverage::report(ctx), 0.0, ctx.ci);
+    println!("{}", outcome.log);
+    Ok(if outcome.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The test stage: a minute for each target.
@@ -75,21 +75,39 @@ pub(crate) fn stage(ctx: &Ctx) -> Result<Outcome> {
 /// Each target for so long. Afterwards what they reach must be [`FLOOR`].
 pub(crate) fn long(ctx: &Ctx, time: Duration) -> Result<Outcome> {
     let mut outcome = targets(ctx, time)?;
-    let (report, percent) = coverage::report(ctx)?;
-    outcome.log.push_str(&report);
-    if percent < FLOOR {
-        outcome.ok = false;
-        outcome.log.push_str(&format!(
-            "\nthat is less than {FLOOR} %: what is new in kmod-sq/src wants calls in the fuzz targets' inputs, or inputs in fuzz/seeds"
-        ));
-    }
+    add_coverage(&mut outcome, coverage::report(ctx), FLOOR, ctx.ci);
     Ok(outcome)
+}
+
+/// Adds what the inputs reach, or why that is not known, to how the targets ended. Only a missing tool is a skip: an input that fails when it
+/// is replayed is a fault that was found.
+fn add_coverage(outcome: &mut Outcome, report: Result<(String, f64)>, floor: f64, ci: bool) {
+    match report {
+        Ok((report, percent)) => {
+            outcome.log.push_str(&report);
+            if percent < floor {
+                outcome.ok = false;
+                outcome.log.push_str(&format!(
+                    "\nthat is less than {floor} %: what is new in kmod-sq/src wants calls in the fuzz targets' inputs, or inputs in fuzz/seeds"
+                ));
+            }
+        }
+        Err(error) if error.is::<Missing>() && !ci => {
+            let skip = format!("SKIP: coverage: {error:#}");
+            outcome.log.push_str(&skip);
+            outcome.skips.push(skip);
+        }
+        Err(error) => {
+            outcome.ok = false;
+            outcome.log.push_str(&format!("FAILED: coverage: {error:#}"));
+        }
+    }
 }
 
 fn targets(ctx: &Ctx, time: Duration) -> Result<Outcome> {
     let fuzzer = Fuzzer::build(ctx)?;
     let mut outcome = Outcome { log: fuzzer.finds_a_second_look()?, ..Outcome::default() };
-    for result in fuzzer.results(&TARGETS.map(|(name, _)| name), time)? {
+    for result in fuzzer.results(&TARGETS.map(|(name, _)| name), time) {
         outcome.ok &= result.ok;
         outcome.log.push_str(&result.text);
     }
@@ -100,6 +118,10 @@ fn targets(ctx: &Ctx, time: Duration) -> Result<Outcome> {
 pub(crate) fn cargo_fuzz(ctx: &Ctx) -> Result<PathBuf> {
     if !Command::new("cargo").args(["+nightly", "--version"]).output().is_ok_and(|o| o.status.success()) {
         return Err(Missing("the nightly toolchain is missing; run: rustup toolchain install nightly".into()).into());
+    }
+    // For libFuzzer itself, which the crate libfuzzer-sys compiles.
+    if !found("c++") {
+        apt::ensure(&["g++"])?;
     }
     let tools = ctx.cache.join("tools");
     let cargo_fuzz = tools.join("bin/cargo-fuzz");
@@ -136,14 +158,14 @@ impl Fuzzer {
     }
 
     /// Runs targets, prints how each ended, and returns how many failed.
-    fn run_all(&self, targets: &[&str], time: Duration) -> Result<usize> {
-        let results = self.results(targets, time)?;
+    fn run_all(&self, targets: &[&str], time: Duration) -> usize {
+        let results = self.results(targets, time);
         results.iter().for_each(|result| print!("{}", result.text));
-        Ok(results.iter().filter(|result| !result.ok).count())
+        results.iter().filter(|result| !result.ok).count()
     }
 
     /// As many at a time as there are processors.
-    fn results(&self, targets: &[&str], time: Duration) -> Result<Vec<Ended>> {
+    fn results(&self, targets: &[&str], time: Duration) -> Vec<Ended> {
         let left = Mutex::new(targets.iter().copied().collect::<VecDeque<_>>());
         let ended = Mutex::new(Vec::new());
         let workers = thread::available_parallelism().map_or(1, |n| n.get().min(targets.len()));
@@ -151,14 +173,16 @@ impl Fuzzer {
             loop {
                 let next = left.lock().ok().and_then(|mut left| left.pop_front());
                 let Some(target) = next else { break };
-                let result = self.run(target, time);
+                // One that cannot be run says nothing about the others.
+                let failed = |why| Ended { ok: false, text: format!("{target}: {why:#}\n") };
+                let result = self.run(target, time).unwrap_or_else(failed);
                 if let Ok(mut ended) = ended.lock() {
                     ended.push(result);
                 }
             }
         };
         thread::scope(|scope| (0..workers).for_each(|_| drop(scope.spawn(work))));
-        ended.into_inner().unwrap_or_default().into_iter().collect()
+        ended.into_inner().unwrap_or_default()
     }
 
     fn run(&self, target: &str, time: Duration) -> Result<Ended> {
@@ -227,5 +251,31 @@ impl Fuzzer {
         fs::remove_dir(self.folder.join("seeds.new"))?;
         println!("{target}: {} seeds", fs::read_dir(&seeds)?.count());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Result, anyhow};
+
+    use super::add_coverage;
+    use crate::test::{Missing, Outcome};
+
+    /// Whether all is well, what was skipped, and what is said, after a target that said "x".
+    fn with(report: Result<(String, f64)>, ci: bool) -> (bool, usize, String) {
+        let mut outcome = Outcome { log: "x\n".to_owned(), ..Outcome::default() };
+        add_coverage(&mut outcome, report, 90.0, ci);
+        (outcome.ok, outcome.skips.len(), outcome.log)
+    }
+
+    #[test]
+    fn only_a_missing_tool_is_a_skip_and_the_targets_results_stay() {
+        assert_eq!(with(Ok(("lines".to_owned(), 90.0)), false), (true, 0, "x\nlines".to_owned()));
+        assert!(!with(Ok(("lines".to_owned(), 89.9)), false).0);
+        let missing = || Err(Missing("no llvm".to_owned()).into());
+        assert_eq!(with(missing(), false), (true, 1, "x\nSKIP: coverage: no llvm".to_owned()));
+        assert!(!with(missing(), true).0, "in CI");
+        let (ok, skips, log) = with(Err(anyhow!("replaying the corpus failed")), false);
+        assert!(!ok && skips == 0 && log == "x\nFAILED: coverage: replaying the corpus failed", "{log}");
     }
 }
