@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) fn main(args: &[String]) -> ExitCode {
     let number = |n: usize, default: u32| args.get(n).and_then(|arg| arg.parse().ok()).unwrap_or(default);
-    let (seed, programs) = (number(0, 1), number(1, times(30, 6000)));
+    let (seed, programs) = (number(0, 1), number(1, times(30, 1500)));
     match run(seed, programs) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {

@@ -20,6 +20,8 @@ use crate::process::{run, stdout};
 const TIMEOUT: Duration = Duration::from_secs(180);
 /// With the counts of the nightly run.
 const TIMEOUT_LONG: Duration = Duration::from_secs(3600);
+/// A program of system calls took 3 s on a busy host.
+const TIMEOUT_LONG_SYSCALLS: Duration = Duration::from_secs(2 * 3600);
 
 /// What the groups need: nodes for everybody, cgroups, and pages that a user may let the kernel wait for.
 const PREPARE: &str = "chmod 666 /dev/sq*
@@ -64,7 +66,8 @@ pub(super) fn jobs(ctx: &Ctx, guest: &mut Guest, modules: &[String], depth: Dept
         guest.jobs.push(Job::new("life: fail-nth", line, timeout));
     }
     let line = format!("{variable}exec {life} syscalls");
-    guest.jobs.push(Job::new("life: random system calls", line, timeout));
+    let of_syscalls = if depth == Depth::Long { TIMEOUT_LONG_SYSCALLS } else { timeout };
+    guest.jobs.push(Job::new("life: random system calls", line, of_syscalls));
     let line = "exec /w/compat32".to_owned();
     guest.jobs.push(Job { user: true, ..Job::new("life: a 32-bit process", line, TIMEOUT) });
     let line = format!("{variable}exec {life} unload {}", modules.join(" "));
