@@ -46,7 +46,7 @@ struct Cli {
 enum Chore {
     /// Run the test stages: on this host, then in virtual machines
     Test(test::Args),
-    /// Run what takes hours: the fuzz targets, and the guests' tests at length on every kernel, the debug kernels too
+    /// Run what takes a day or more: all sabotages, the fuzz targets, and the guests' tests at length on every kernel, the debug kernels too
     Nightly(nightly::Args),
     /// Build the kernel modules, check their objects, and print where they are
     Module {
