@@ -3,11 +3,13 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 /// What every chore needs to know about its surroundings.
 pub(crate) struct Ctx {
@@ -43,6 +45,21 @@ impl Ctx {
     }
 }
 
+/// Takes the lock on a folder that only one run may use at a time; another one waits. It is held until the file is closed, and lies beside
+/// the folder, which may come and go.
+pub(crate) fn lock(folder: &Path) -> Result<File> {
+    let mut path = folder.as_os_str().to_owned();
+    path.push(".lock");
+    let path = PathBuf::from(path);
+    fs::create_dir_all(path.parent().context("a file is in a folder")?)?;
+    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+        eprintln!("note: another run is at work in {}: waiting for its end", folder.display());
+    }
+    flock(&file, FlockOperation::LockExclusive).with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
+}
+
 fn cache_dir() -> Result<PathBuf> {
     let from = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     if let Some(dir) = from("SQ_CACHE") {
@@ -52,4 +69,24 @@ fn cache_dir() -> Result<PathBuf> {
         .or_else(|| from("HOME").map(|home| home.join(".cache")))
         .map(|dir| dir.join("sq"))
         .context("neither SQ_CACHE, XDG_CACHE_HOME nor HOME is set: set SQ_CACHE to a directory")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+
+    use rustix::fs::{FlockOperation, flock};
+    use rustix::io::Errno;
+
+    #[test]
+    fn a_folder_is_one_runs_alone() {
+        let home = std::env::temp_dir().join(format!("sq-lock-{}", std::process::id()));
+        let first = super::lock(&home.join("6.12")).unwrap();
+        let second = File::open(home.join("6.12.lock")).unwrap();
+        let taken = || flock(&second, FlockOperation::NonBlockingLockExclusive);
+        assert_eq!(taken(), Err(Errno::WOULDBLOCK));
+        drop(first);
+        assert_eq!(taken(), Ok(()));
+        fs::remove_dir_all(home).unwrap();
+    }
 }

@@ -7,6 +7,7 @@
 
 mod apt;
 mod bench;
+mod cargo;
 mod ctx;
 mod driver;
 mod fuzz;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The checks that must turn red, and what counts as red: a test that fails, not a command that does.
 
-use std::process::{Command, Output};
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -13,16 +13,26 @@ use crate::module;
 use crate::objcheck;
 use crate::process::tail;
 use crate::test::host::as_model;
-use crate::vm::{Alone, JobResult};
+use crate::vm::{Alone, JobResult, dmesg};
 
-/// A check that has not ended by then hangs. A green one takes seconds.
+/// A check that has not ended by then hangs, if it was green much faster. Most take seconds.
 const LIMIT: Duration = Duration::from_secs(60);
+/// How much slower than that.
+const SLOWER: u32 = 10;
+/// Of a check that should be green: longer than any takes, on a busy host too.
+pub(super) const LIMIT_AS_IT_IS: Duration = Duration::from_secs(600);
 
 /// Where the checks of the object and of the glue look.
 const KERNEL: Kernel = Kernel::V6_12;
 
 /// What `timeout` ends with, and a job of a guest: its time was over.
 const OVER: [i32; 2] = [124, 137];
+
+/// What a shell says of a program that died of its own fault: SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV.
+const DIED: [i32; 6] = [132, 133, 134, 135, 136, 139];
+
+/// Of sources that should compile.
+const NOT_COMPILED: &str = "does not compile (the copy has what git tracks: a new file must be added by `git add`)";
 
 /// The cheapest check that must turn red.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +55,20 @@ pub(super) enum Verdict {
     Hangs,
 }
 
+/// A check that has been run.
+pub(super) struct Ran {
+    pub(super) verdict: Verdict,
+    /// What it said, the end of it.
+    pub(super) said: String,
+    /// How long it took, without what was built for it.
+    pub(super) took: Duration,
+}
+
+/// How long a check may take that was green in `green`.
+pub(super) fn limit(green: Duration) -> Duration {
+    LIMIT.max(green * SLOWER)
+}
+
 impl Check {
     pub(super) fn label(self) -> String {
         match self {
@@ -60,35 +84,54 @@ impl Check {
         if let Self::Object(_) = self { Self::Object("") } else { self }
     }
 
-    /// Builds what the check is about and runs it.
+    /// What it is, if it is a guest's.
+    pub(super) const fn alone(self) -> Option<Alone> {
+        if let Self::Guest(alone) = self { Some(alone) } else { None }
+    }
+
+    /// Builds what the check is about and runs it, for `limit` at most. Its guest's program is [`Copy::program`].
     ///
     /// # Errors
     /// If it cannot be built, runs nothing, or ends otherwise than by its own verdict: then it says nothing.
-    pub(super) fn run(self, ctx: &Ctx, copy: &Copy) -> Result<Verdict> {
+    pub(super) fn run(self, ctx: &Ctx, copy: &Copy, limit: Duration) -> Result<Ran> {
         match self {
             Self::Test(_, _, filter) | Self::Loom(_, filter) => {
                 let built = self.test(copy, Command::new("cargo")).arg("--no-run").output()?;
                 let why = String::from_utf8_lossy(&built.stderr);
-                ensure!(built.status.success(), "does not compile:\n{}", tail(&why, 40));
-                of_test(&self.test(copy, limited()).args(["--", filter]).output()?)
+                ensure!(built.status.success(), "{NOT_COMPILED}:\n{}", tail(&why, 40));
+                let start = Instant::now();
+                let ran = self.test(copy, limited(limit)).args(["--", filter]).output()?;
+                let took = start.elapsed();
+                let [stdout, stderr] = [&ran.stdout, &ran.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+                let verdict = of_test_program(ran.status.code(), &stdout, &stderr)?;
+                Ok(Ran { verdict, said: tail(&[stdout, stderr].join("\n"), 40), took })
             }
             Self::Object(fault) => {
                 let sources = ctx.in_checkout(copy.sources());
-                let built = module::compile(&sources, KERNEL).context("does not compile")?;
-                of_object(objcheck::check(&built), fault)
+                let built = module::compile(&sources, KERNEL).context(NOT_COMPILED)?;
+                let start = Instant::now();
+                let found = objcheck::check(&built);
+                let said = found.as_ref().map_or_else(|why| format!("{why:#}"), |_| String::new());
+                Ok(Ran { verdict: of_object(found, fault)?, said, took: start.elapsed() })
             }
             Self::Guest(alone) => {
                 let sources = ctx.in_checkout(copy.sources());
-                let modules = module::build(&sources, KERNEL).context("does not compile, or not to a clean object")?;
-                of_jobs(&alone.run(ctx, KERNEL, &modules.modules)?)
+                let modules = module::build(&sources, KERNEL)
+                    .with_context(|| format!("{NOT_COMPILED}, or not to a clean object"))?;
+                let jobs = alone.run(ctx, KERNEL, &modules.modules, &copy.program(alone), limit)?;
+                let verdict = of_jobs(&jobs)?;
+                let last = jobs.last().context("the guest ran nothing")?;
+                let said =
+                    [&last.stdout, &last.stderr, &last.complaints.join("\n")].map(|text| tail(text, 40)).join("\n");
+                Ok(Ran { verdict, said, took: Duration::try_from_secs_f64(last.seconds).unwrap_or_default() })
             }
         }
     }
 
     /// `cargo test` of the target, in the copy.
-    fn test(self, copy: &Copy, mut cargo: Command) -> Command {
-        cargo.arg("test").current_dir(copy.sources()).env("CARGO_TERM_COLOR", "never");
-        cargo.env("CARGO_TARGET_DIR", copy.target()).env_remove("CARGO_MANIFEST_DIR");
+    fn test(self, copy: &Copy, cargo: Command) -> Command {
+        let mut cargo = copy.cargo(cargo);
+        cargo.arg("test");
         match self {
             Self::Test(package, target, _) => _ = cargo.args(["-p", package, "--test", target]),
             Self::Loom(target, _) => {
@@ -102,15 +145,10 @@ impl Check {
 }
 
 /// `cargo` that is ended if it hangs.
-fn limited() -> Command {
+fn limited(limit: Duration) -> Command {
     let mut timeout = Command::new("timeout");
-    timeout.arg("--kill-after=5").arg(LIMIT.as_secs().to_string()).arg("cargo");
+    timeout.arg("--kill-after=5").arg(limit.as_secs().to_string()).arg("cargo");
     timeout
-}
-
-fn of_test(ran: &Output) -> Result<Verdict> {
-    let [stdout, stderr] = [&ran.stdout, &ran.stderr].map(|bytes| String::from_utf8_lossy(bytes));
-    of_test_program(ran.status.code(), &stdout, &stderr)
 }
 
 /// Of a test program: a test failed, or all of it died by a signal, which cargo tells.
@@ -137,20 +175,24 @@ fn of_object(checked: Result<Vec<String>>, fault: &str) -> Result<Verdict> {
     }
 }
 
-/// Of a guest: the last job is the check, and those before it only make it possible. A complaint of the kernel fails a job there as well.
+/// Of a guest: the last job is the check, and those before it only make it possible. A complaint of the kernel fails a job there as well, but
+/// that a processor did not get on is no fault of ours where the host emulates it beside other work.
 fn of_jobs(jobs: &[JobResult]) -> Result<Verdict> {
     let (check, before) = jobs.split_last().context("the guest ran nothing")?;
     if let Some(job) = before.iter().find(|job| job.code != 0 || !job.complaints.is_empty()) {
         bail!("{} failed before the check: {}{}", job.name, tail(&job.stderr, 10), job.complaints.join("\n"));
     }
-    if !check.complaints.is_empty() {
+    if dmesg::speak_of_a_fault(&check.complaints) {
         return Ok(Verdict::Red);
     }
+    let hangs = OVER.contains(&check.code);
+    ensure!(check.complaints.is_empty() || hangs, "the guest got no time to run:\n{}", check.complaints.join("\n"));
     // A program of checks says "ok" or "FAILED" of each.
     let says = |word: &str| check.stdout.lines().any(|line| line.starts_with(word));
     match check.code {
         0 if says("ok ") => Ok(Verdict::Green),
         1 if says("FAILED ") => Ok(Verdict::Red),
+        code if DIED.contains(&code) => Ok(Verdict::Red),
         code => of_test_program(Some(code), &check.stdout, &check.stderr),
     }
 }
@@ -214,6 +256,15 @@ mod tests {
         assert_eq!(of(job(0, PASSED, &[])), Some(Verdict::Green));
         assert_eq!(of(job(101, FAILED, &[])), Some(Verdict::Red));
         assert_eq!(of(job(137, "", &[])), Some(Verdict::Hangs));
+        for signal in [4, 6, 7, 11] {
+            assert_eq!(of(job(128 + signal, "running 2 tests\n", &[])), Some(Verdict::Red));
+        }
+        // Of a host that was busy.
+        let stall = "rcu: INFO: rcu_preempt self-detected stall on CPU";
+        assert_eq!(of(job(0, PASSED, &[stall])), None);
+        assert_eq!(of(job(101, FAILED, &["watchdog: BUG: soft lockup - CPU#1 stuck for 26s!", "Call Trace:"])), None);
+        assert_eq!(of(job(137, "", &[stall])), Some(Verdict::Hangs));
+        assert_eq!(of(job(0, PASSED, &[stall, "WARNING: CPU: 1 PID: 7"])), Some(Verdict::Red));
         // No such check, no such program, no such module.
         assert_eq!(of(job(2, "usage: life ..", &[])), None);
         assert_eq!(of(job(127, "", &[])), None);

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A copy of the tracked files that may be spoiled.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, lock};
 use crate::process::stdout;
+use crate::vm::Alone;
 
 /// Sources as they are in the checkout, and where they are built.
 pub(super) struct Copy {
@@ -26,7 +26,7 @@ impl Copy {
         let copy = Self { _lock: lock(&home)?, home };
         let listed = stdout(Command::new("git").args(["ls-files", "-z"]).current_dir(&ctx.root))?;
         let files: Vec<&str> = listed.split('\0').filter(|file| ctx.root.join(file).is_file()).collect();
-        copy.forget(&copy.sources(), &files)?;
+        forget(&copy.sources(), &files.iter().map(|file| copy.sources().join(file)).collect())?;
         for file in files {
             let now = fs::read(ctx.root.join(file)).with_context(|| format!("cannot read {file}"))?;
             let to = copy.sources().join(file);
@@ -39,18 +39,25 @@ impl Copy {
         Ok(copy)
     }
 
-    /// Removes what is tracked no more.
-    fn forget(&self, folder: &Path, files: &[&str]) -> Result<()> {
-        let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
-        for entry in entries {
-            let path = entry?.path();
-            if path.is_dir() {
-                self.forget(&path, files)?;
-            } else if !files.iter().any(|file| path.ends_with(file) && path == self.sources().join(file)) {
-                fs::remove_file(&path)?;
-            }
-        }
+    /// Builds the program of a guest's check from the copy as it is, and keeps it: sabotages are of the modules.
+    pub(super) fn build_program(&self, alone: Alone) -> Result<()> {
+        let built = alone.build(&mut self.cargo(Command::new("cargo")))?;
+        let kept = self.program(alone);
+        fs::create_dir_all(kept.parent().context("a file is in a folder")?)?;
+        fs::copy(&built, &kept).with_context(|| format!("cannot write {}", kept.display()))?;
         Ok(())
+    }
+
+    /// Where that program is kept.
+    pub(super) fn program(&self, alone: Alone) -> PathBuf {
+        self.home.join("programs").join(alone.program())
+    }
+
+    /// Has `cargo` work on the copy.
+    pub(super) fn cargo(&self, mut cargo: Command) -> Command {
+        cargo.current_dir(self.sources()).env("CARGO_TERM_COLOR", "never");
+        cargo.env("CARGO_TARGET_DIR", self.target()).env_remove("CARGO_MANIFEST_DIR");
+        cargo
     }
 
     pub(super) fn sources(&self) -> PathBuf {
@@ -76,34 +83,16 @@ impl Copy {
     }
 }
 
-/// Takes the lock on the folder `home`, which is made if need be; it is held until the file is closed.
-fn lock(home: &Path) -> Result<File> {
-    fs::create_dir_all(home).with_context(|| format!("cannot create {}", home.display()))?;
-    let path = home.join("lock");
-    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
-        eprintln!("another `cargo xtask mutants` is at work on {}: waiting for its end", home.display());
+/// Removes from `folder` what is not `kept`.
+fn forget(folder: &Path, kept: &BTreeSet<PathBuf>) -> Result<()> {
+    let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() {
+            forget(&path, kept)?;
+        } else if !kept.contains(&path) {
+            fs::remove_file(&path)?;
+        }
     }
-    flock(&file, FlockOperation::LockExclusive).with_context(|| format!("cannot lock {}", path.display()))?;
-    Ok(file)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs::{self, File};
-
-    use rustix::fs::{FlockOperation, flock};
-    use rustix::io::Errno;
-
-    #[test]
-    fn a_copy_is_one_runs_alone() {
-        let home = std::env::temp_dir().join(format!("sq-mutants-{}", std::process::id()));
-        let first = super::lock(&home).unwrap();
-        let second = File::open(home.join("lock")).unwrap();
-        let taken = || flock(&second, FlockOperation::NonBlockingLockExclusive);
-        assert_eq!(taken(), Err(Errno::WOULDBLOCK));
-        drop(first);
-        assert_eq!(taken(), Ok(()));
-        fs::remove_dir_all(home).unwrap();
-    }
+    Ok(())
 }

@@ -2,18 +2,17 @@
 //! One check, or one test, by itself in a guest.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
 
 use super::guest::{Guest, Job, JobResult};
-use super::{life, suite};
+use super::life;
+use crate::cargo;
 use crate::ctx::Ctx;
 use crate::kernel::Kernel;
-
-/// Far more than one of them takes.
-const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,21 +33,44 @@ impl fmt::Display for Alone {
 }
 
 impl Alone {
-    /// Boots `kernel` with `modules` and runs it, as the last job. The program is the checkout's own.
-    pub(crate) fn run(self, ctx: &Ctx, kernel: Kernel, modules: &[PathBuf]) -> Result<Vec<JobResult>> {
+    /// What its program is called.
+    pub(crate) const fn program(self) -> &'static str {
+        match self {
+            Self::Life(..) => "life",
+            Self::Test(target, _) => target,
+        }
+    }
+
+    /// Has a cargo that knows its folders build the program.
+    pub(crate) fn build(self, cargo: &mut Command) -> Result<PathBuf> {
+        match self {
+            Self::Life(..) => life::build(cargo),
+            Self::Test(target, _) => {
+                let args = ["test", "--no-run", "-p", "sq-conformance", "--test", target];
+                cargo::program(cargo.args(args), "test", target)
+            }
+        }
+    }
+
+    /// Boots `kernel` with `modules` and runs it, which is `program`, as the last job, no longer than `limit`.
+    pub(crate) fn run(
+        self,
+        ctx: &Ctx,
+        kernel: Kernel,
+        modules: &[PathBuf],
+        program: &Path,
+        limit: Duration,
+    ) -> Result<Vec<JobResult>> {
         let mut guest = Guest::new(ctx, kernel)?;
         guest.load_modules(modules)?;
+        let program = guest.files.add_program(program)?;
         let job = match self {
             Self::Life(group, check) => {
-                let program = guest.files.add_program(&life::program(ctx)?)?;
                 guest.jobs.push(life::prepare());
                 let user = life::is_users(group);
-                Job { user, ..Job::new("life", format!("exec {program} {group} '{check}'"), TIMEOUT) }
+                Job { user, ..Job::new("life", format!("exec {program} {group} '{check}'"), limit) }
             }
-            Self::Test(target, test) => {
-                let program = guest.files.add_program(&suite::test_program(ctx, target)?)?;
-                Job::new(target, format!("SQ_BACKEND=device exec {program} {test}"), TIMEOUT)
-            }
+            Self::Test(target, test) => Job::new(target, format!("SQ_BACKEND=device exec {program} {test}"), limit),
         };
         guest.jobs.push(job);
         let mut results = guest.boot(ctx)?;

@@ -34,6 +34,9 @@ const PHRASES: &[&str] = &[
     "Bad page",
 ];
 
+/// Of these, what a busy host does as well as a fault.
+const STALLS: &[&str] = &["INFO: rcu", "rcu: INFO", "self-detected stall", "detected stalls", "soft lockup"];
+
 /// How much of a report is shown, after the line that gives it away.
 const REPORT_LINES: usize = 60;
 
@@ -131,6 +134,14 @@ fn names_ours(line: &str) -> bool {
         let rest = line[at + 2..].trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_');
         rest.starts_with(']')
     })
+}
+
+/// Whether `complaints` are about more than a processor that did not get on.
+pub(crate) fn speak_of_a_fault(complaints: &[String]) -> bool {
+    let stalls = |line: &str| STALLS.iter().any(|stall| line.contains(stall));
+    // What follows a stall.
+    let said = |line: &str| is_complaint(line) && !line.contains("Call Trace");
+    complaints.iter().any(|line| said(line) && !stalls(line))
 }
 
 fn is_complaint(line: &str) -> bool {

@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use serde_json::Value;
+use anyhow::Result;
 
 use super::Depth;
 use super::guest::{Guest, Job};
+use crate::cargo;
 use crate::ctx::Ctx;
 use crate::kernel::Kernel;
 use crate::module;
-use crate::process::{run, stdout};
+use crate::process::run;
 
 /// For one group.
 const TIMEOUT: Duration = Duration::from_secs(180);
@@ -87,13 +87,12 @@ pub(super) fn is_users(group: &str) -> bool {
 
 /// The program, built for this host.
 pub(super) fn program(ctx: &Ctx) -> Result<PathBuf> {
-    let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--quiet", "-p", "sq-conformance", "--example", "life", "--message-format=json"]);
-    let messages = stdout(cargo.current_dir(&ctx.root))?;
-    let of_life = |message: &Value| message["target"]["name"] == "life" && message["executable"].is_string();
-    let message = messages.lines().filter_map(|line| serde_json::from_str(line).ok()).find(of_life);
-    let message = message.context("cargo built no program life")?;
-    Ok(PathBuf::from(message["executable"].as_str().unwrap_or_default()))
+    build(Command::new("cargo").current_dir(&ctx.root))
+}
+
+/// The same, by a cargo that knows its folders.
+pub(super) fn build(cargo: &mut Command) -> Result<PathBuf> {
+    cargo::program(cargo.args(["build", "-p", "sq-conformance", "--example", "life"]), "example", "life")
 }
 
 /// A 32-bit program without libc. (The kernel's own headers for it are the 64-bit ones, in the multiarch folder.)

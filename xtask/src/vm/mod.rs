@@ -5,7 +5,7 @@ mod alone;
 mod bench;
 mod cpio;
 mod disk;
-mod dmesg;
+pub(crate) mod dmesg;
 mod examples;
 mod guest;
 mod initramfs;

@@ -9,10 +9,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
 
 use super::guest::{Guest, Job, Results};
 use super::{disk, examples, life, planted, refused, storage};
+use crate::cargo::{self, Program};
 use crate::ctx::Ctx;
 use crate::kernel::Kernel;
 use crate::module;
@@ -55,7 +55,7 @@ pub(crate) struct Summary {
 /// What runs in guests, built for this host.
 pub(crate) struct Programs {
     /// The test programs of [`PACKAGES`].
-    tests: Vec<PathBuf>,
+    tests: Vec<Program>,
     storage_client: PathBuf,
     /// Of examples/dma-rust.
     storm: PathBuf,
@@ -115,15 +115,12 @@ fn jobs(guest: &mut Guest, programs: &Programs, depth: Depth) -> Result<()> {
     guest.jobs.push(Job::new("parameters of sq_ram", RELOAD_RAM.to_owned(), STEP_TIMEOUT));
     let (variable, timeout) = if depth == Depth::Long { (LONG, PROGRAM_TIMEOUT_LONG) } else { ("", PROGRAM_TIMEOUT) };
     for program in &programs.tests {
-        let name = program.file_name().unwrap_or_default().to_string_lossy();
-        // cargo appends a hash to the name.
-        let name = name.rsplit_once('-').map_or(name.as_ref(), |(stem, _)| stem).to_owned();
-        if depth == Depth::Part && !PART.contains(&name.as_str()) {
+        if depth == Depth::Part && !PART.contains(&program.name.as_str()) {
             continue;
         }
-        let path = guest.files.add_program(program)?;
+        let path = guest.files.add_program(&program.path)?;
         guest.jobs.push(Job::new(
-            &name,
+            &program.name,
             format!("{variable}SQ_BACKEND=device SQ_SCRATCH=/mnt SQ_DISK=/dev/vdb exec {path} --test-threads=2 --show-output"),
             timeout,
         ));
@@ -133,49 +130,31 @@ fn jobs(guest: &mut Guest, programs: &Programs, depth: Depth) -> Result<()> {
 
 impl Programs {
     pub(crate) fn build(ctx: &Ctx) -> Result<Self> {
-        let mut args = vec!["test", "--no-run"];
-        PACKAGES.iter().for_each(|package| args.extend(["-p", package]));
-        let mut tests = built(ctx, &args, "test")?;
-        // Models run under loom's scheduler, on the host; "slow" is about threads of the process.
-        tests.retain(|p| {
-            let name = p.file_name().unwrap_or_default().to_string_lossy();
-            !name.starts_with("loom") && !name.starts_with("slow-")
-        });
+        let mut tests = Command::new("cargo");
+        tests.args(["test", "--no-run"]).current_dir(&ctx.root);
+        PACKAGES.iter().for_each(|package| _ = tests.args(["-p", package]));
+        let mut tests = cargo::programs(&mut tests)?;
+        tests.retain(|program| program.kind == "test" && !is_hosts(&program.name));
         tests.sort();
-        let storm = built(ctx, &["build", "-p", "sq-dma", "--example", "storm"], "example")?;
-        Ok(Self {
-            tests,
-            storage_client: storage_client(ctx)?,
-            storm: storm.into_iter().next().context("cargo built no storm")?,
-        })
+        if let Some(name) = PART.iter().find(|part| !tests.iter().any(|program| program.name == **part)) {
+            bail!("no test program is called {name}: follow the tests in PART of xtask/src/vm/suite.rs");
+        }
+        let mut storm = Command::new("cargo");
+        storm.args(["build", "-p", "sq-dma", "--example", "storm"]).current_dir(&ctx.root);
+        Ok(Self { tests, storage_client: storage_client(ctx)?, storm: cargo::program(&mut storm, "example", "storm")? })
     }
+}
+
+/// Whether a test program is the host's alone: models run under their schedulers there, and "slow" is about threads of the process.
+fn is_hosts(name: &str) -> bool {
+    name.starts_with("loom") || name.starts_with("shuttle") || name == "slow"
 }
 
 /// An application: it uses /dev/sqfile if that is there.
 pub(crate) fn storage_client(ctx: &Ctx) -> Result<PathBuf> {
-    built(ctx, &["build", "-p", "sq-storage"], "bin")?.pop().context("cargo built no client")
-}
-
-/// The program of one target of the conformance suite.
-pub(super) fn test_program(ctx: &Ctx, target: &str) -> Result<PathBuf> {
-    let args = ["test", "--no-run", "-p", "sq-conformance", "--test", target];
-    built(ctx, &args, "test")?.pop().with_context(|| format!("cargo built no test program called {target}"))
-}
-
-/// The programs of one kind that cargo makes when it is called with `args`.
-fn built(ctx: &Ctx, args: &[&str], kind: &str) -> Result<Vec<PathBuf>> {
     let mut cargo = Command::new("cargo");
-    cargo.args(args).args(["--quiet", "--message-format=json"]).current_dir(&ctx.root);
-    let output = cargo.output().context("cannot run cargo")?;
-    if !output.status.success() {
-        bail!("cargo {} failed:\n{}", args.join(" "), tail(&String::from_utf8_lossy(&output.stderr), 60));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["reason"] == "compiler-artifact" && message["target"]["kind"][0] == kind)
-        .filter_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
-        .collect())
+    cargo.args(["build", "-p", "sq-storage"]).current_dir(&ctx.root);
+    cargo::program(&mut cargo, "bin", "sq-storage")
 }
 
 pub(crate) fn summarise(kernel: Kernel, results: &Results) -> Summary {
@@ -215,7 +194,8 @@ pub(crate) fn summarise(kernel: Kernel, results: &Results) -> Summary {
             }
         }
     }
-    let mut foreign: Vec<&str> = results.jobs.iter().flat_map(|job| &job.races_of_the_kernel).map(String::as_str).collect();
+    let mut foreign: Vec<&str> =
+        results.jobs.iter().flat_map(|job| &job.races_of_the_kernel).map(String::as_str).collect();
     foreign.sort_unstable();
     foreign.dedup();
     if !foreign.is_empty() {
