@@ -64,8 +64,10 @@ fn stages(args: &Args) -> Vec<Stage> {
     // What is said of a stage at night, and of a short one.
     let say = |night: &'static str, short: &'static str| if long { night } else { short };
     let time = if long { FUZZ } else { FUZZ_SHORT };
-    let what =
-        say("random schedules for minutes: more threads than loom can take", "random schedules, as in the test command");
+    let what = say(
+        "random schedules for minutes: more threads than loom can take",
+        "random schedules, as in the test command",
+    );
     let mut stages = vec![Stage::new("shuttle", what, move |ctx| host::storm(ctx, long))];
     let what = say("each sabotage of the sources turns its check red", "three sabotages, as in the test command");
     stages.push(Stage::new("mutants", what, if long { crate::mutants::all } else { crate::mutants::stage }));
@@ -95,9 +97,8 @@ fn stages(args: &Args) -> Vec<Stage> {
         let what =
             say("the whole suite in a guest without preemption", "a part of the suite in a guest without preemption");
         let depth = if long { Depth::Usual } else { Depth::Part };
-        stages.push(Stage::new(&format!("vm-{kernel}-none"), what, move |ctx| {
-            guest(ctx, kernel, depth, "preempt=none")
-        }));
+        stages
+            .push(Stage::new(&format!("vm-{kernel}-none"), what, move |ctx| guest(ctx, kernel, depth, "preempt=none")));
     }
     stages
 }
@@ -133,7 +134,10 @@ mod tests {
     fn a_short_night_claims_no_hours() {
         let args = Args { stage: Vec::new(), kernel: Vec::new(), short: true, list: true };
         for Stage { name, what, .. } in stages(&args) {
-            assert!(!["hour", "minutes", "million", "whole", "each sabotage"].iter().any(|word| what.contains(word)), "{name}: {what}");
+            assert!(
+                !["hour", "minutes", "million", "whole", "each sabotage"].iter().any(|word| what.contains(word)),
+                "{name}: {what}"
+            );
         }
     }
 }

@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use anyhow::{Result, bail};
 
+use crate::cargo::program;
 use crate::ctx::Ctx;
 use crate::process::{capture, tail};
 use data::{Data, Figure};
@@ -121,17 +121,10 @@ pub(crate) const QUICK: [&str; 6] = ["--warm-up-time", "0.01", "--measurement-ti
 /// The program of all benchmarks, as `cargo bench` builds it; `without_snapshot` for the one row that asks what the copy costs.
 pub(crate) fn build(ctx: &Ctx, without_snapshot: bool) -> Result<PathBuf> {
     let mut cargo = Command::new("cargo");
-    cargo.args(["bench", "--quiet", "-p", "sq-bench", "--bench", "sq", "--no-run", "--message-format=json"]);
+    cargo.args(["bench", "-p", "sq-bench", "--bench", "sq", "--no-run"]);
     if without_snapshot {
         cargo.env("RUSTFLAGS", "--cfg sq_bench_without_snapshot");
         cargo.env("CARGO_TARGET_DIR", ctx.root.join("target/without-snapshot"));
     }
-    let output = cargo.current_dir(&ctx.root).output().context("cannot run cargo")?;
-    if !output.status.success() {
-        bail!("building the benchmarks failed:\n{}", tail(&String::from_utf8_lossy(&output.stderr), 60));
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
-    let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut programs = messages.filter_map(|message| Some(PathBuf::from(message["executable"].as_str()?)));
-    programs.next().context("cargo built no program")
+    program(cargo.current_dir(&ctx.root), "bench", "sq")
 }

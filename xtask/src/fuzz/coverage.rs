@@ -7,10 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
-use serde_json::Value;
+use anyhow::Result;
 
 use crate::apt;
+use crate::cargo::program;
 use crate::ctx::Ctx;
 use crate::process::{run, stdout};
 use crate::test::Missing;
@@ -42,14 +42,11 @@ pub(crate) fn report(ctx: &Ctx) -> Result<(String, f64)> {
 
 fn build(ctx: &Ctx, target: &Path) -> Result<PathBuf> {
     let mut cargo = Command::new("cargo");
-    cargo.args(["test", "-p", "sq-conformance", "--test", "corpus", "--no-run", "--message-format=json", "--quiet"]);
+    cargo.args(["test", "-p", "sq-conformance", "--test", "corpus", "--no-run"]);
     cargo.current_dir(&ctx.root).env("CARGO_TARGET_DIR", target).env("RUSTFLAGS", "-Cinstrument-coverage");
     // Of build scripts, which are built alike.
     cargo.env("LLVM_PROFILE_FILE", "/dev/null");
-    let messages = stdout(&mut cargo)?;
-    let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let program = artifacts.filter_map(|message| Some(PathBuf::from(message["executable"].as_str()?))).next();
-    program.context("cargo built no test")
+    program(&mut cargo, "test", "corpus")
 }
 
 /// From lcov's `SF:file`, `DA:line,count`.

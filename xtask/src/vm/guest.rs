@@ -398,7 +398,8 @@ mod tests {
     fn a_directory_is_one_boots_and_goes_with_its_process() {
         let cache = std::env::temp_dir().join(format!("sq-scratch-{}", std::process::id()));
         // No process has so high a number.
-        let gone = ["4294967294-ThreadId-1-", "4294967294-0", "install-4294967294"].map(|name| cache.join("run").join(name));
+        let gone =
+            ["4294967294-ThreadId-1-", "4294967294-0", "install-4294967294"].map(|name| cache.join("run").join(name));
         let kept = cache.join(format!("run/deb-{}", std::process::id()));
         gone.iter().chain([&kept]).for_each(|dir| fs::create_dir_all(dir).unwrap());
         let ctx = Ctx { root: "/nowhere".into(), cache: cache.clone(), ci: false };
@@ -416,7 +417,10 @@ mod tests {
         assert_eq!(code, Some(7), "it had time");
         let start = Instant::now();
         let (code, console) = watched("echo sq-job 000 a; echo sq-job 001 b; exec sleep 200", &limits);
-        assert!(code.is_none() && start.elapsed() < Duration::from_secs(100), "what the first may take is no matter then");
+        assert!(
+            code.is_none() && start.elapsed() < Duration::from_secs(100),
+            "what the first may take is no matter then"
+        );
         assert!(limits.exceeded(&console).contains("within 2 s of its last word, \"sq-job 001 b\""));
         let (code, console) = watched("echo sq-job 9 no such job; exec sleep 200", &limits);
         assert!(code.is_none() && limits.exceeded(&console).contains("began no job within 2 s"));

@@ -8,16 +8,15 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
 
 use super::guest::{Guest, Job, Results};
 use super::trace::{self, Cost, Counted, PROCESS};
 use crate::bench::data::{Data, Figure};
 use crate::bench::{self, facts, report};
+use crate::cargo;
 use crate::ctx::Ctx;
 use crate::kernel::Kernel;
 use crate::module;
-use crate::process::tail;
 
 /// The gate, and what is shown beside it: `rep movsb` counts one a byte, so that with erms a copy looks dear.
 const CPUS: [&str; 2] = ["max", "max,-erms"];
@@ -204,15 +203,8 @@ fn finish(ctx: &Ctx, guest: Guest) -> Result<Results> {
 /// The measuring program, built for this host.
 fn program(ctx: &Ctx) -> Result<PathBuf> {
     let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--release", "--quiet", "-p", "sq-bench", "--example", "insns", "--message-format=json"]);
-    let output = cargo.current_dir(&ctx.root).output().context("cannot run cargo")?;
-    if !output.status.success() {
-        bail!("building the measuring program failed:\n{}", tail(&String::from_utf8_lossy(&output.stderr), 60));
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
-    let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut programs = messages.filter_map(|message| Some(PathBuf::from(message["executable"].as_str()?)));
-    programs.next().context("cargo built no program")
+    cargo.args(["build", "--release", "-p", "sq-bench", "--example", "insns"]).current_dir(&ctx.root);
+    cargo::program(&mut cargo, "example", "insns")
 }
 
 fn release(ctx: &Ctx, kernel: Kernel) -> Result<String> {
