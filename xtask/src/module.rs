@@ -140,10 +140,10 @@ pub(crate) fn hashes(ctx: &Ctx, kernel: Kernel) -> Result<Vec<(String, String)>>
 /// The hashes of the modules with which the suite passed, beside them.
 const TESTED: &str = "tested.sha256";
 
-/// Remembers that the suite passed with the modules as they are.
-pub(crate) fn note_tested(ctx: &Ctx, kernel: Kernel) -> Result<()> {
+/// Remembers that the suite passed with modules that have these [`hashes`].
+pub(crate) fn note_tested(ctx: &Ctx, kernel: Kernel, tested: &[(String, String)]) -> Result<()> {
     let path = out_dir(ctx, kernel).join(TESTED);
-    fs::write(&path, lines(&hashes(ctx, kernel)?)).with_context(|| format!("cannot write {}", path.display()))
+    fs::write(&path, lines(tested)).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Whether the suite passed with the modules as they are.
