@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask dist`: the sources as one archive, byte for byte the same wherever and by whomever it is made.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, lock};
 use crate::process::{run, stdout};
 
 /// The sources, packed.
@@ -17,15 +17,22 @@ pub(crate) struct Tarball {
     pub(crate) version: String,
     /// Time of all files in it, in seconds: that of the last commit.
     pub(crate) epoch: u64,
+    /// Nobody else makes another one there meanwhile.
+    _lock: File,
 }
 
-/// Packs the files that git knows of, as they are in the checkout, into target/dist/sq-VERSION.tar.xz.
+/// Packs the files that git tracks, as they are in the checkout, into target/dist/sq-VERSION.tar.xz. Nothing else: a key may lie about.
 pub(crate) fn make(ctx: &Ctx) -> Result<Tarball> {
     let git = |args: &[&str]| stdout(Command::new("git").args(args).current_dir(&ctx.root));
-    let listing = git(&["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
-        .context("the archive holds what git knows of, so it is made in a git checkout")?;
-    // A file that was deleted and not yet committed is still listed.
-    let files: Vec<&str> = listing.split_terminator('\0').filter(|file| ctx.root.join(file).exists()).collect();
+    let files = tracked(&ctx.root)?;
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    let changed = git(&["status", "--porcelain"])?;
+    if !changed.is_empty() {
+        eprintln!(
+            "note: this is no commit; what git does not track (??) is not packed, what was changed is:\n{}",
+            changed.trim_end()
+        );
+    }
     let epoch = match std::env::var("SOURCE_DATE_EPOCH") {
         Ok(epoch) => epoch,
         Err(_) => git(&["log", "-1", "--format=%ct"])?,
@@ -33,8 +40,16 @@ pub(crate) fn make(ctx: &Ctx) -> Result<Tarball> {
     let epoch = epoch.trim().parse().with_context(|| format!("SOURCE_DATE_EPOCH is no number: {epoch:?}"))?;
     let version = version(&ctx.root)?;
     let path = ctx.root.join(format!("target/dist/sq-{version}.tar.xz"));
+    let lock = lock(&ctx.root.join("target/dist"))?;
     pack(&ctx.root, &files, &format!("sq-{version}"), epoch, &path)?;
-    Ok(Tarball { path, version, epoch })
+    Ok(Tarball { path, version, epoch, _lock: lock })
+}
+
+/// The tracked files that are there: one that was deleted and not yet committed is still listed.
+fn tracked(root: &Path) -> Result<Vec<String>> {
+    let listing = stdout(Command::new("git").args(["ls-files", "-z", "--cached"]).current_dir(root))
+        .context("the archive holds what git tracks, so it is made in a git checkout")?;
+    Ok(listing.split_terminator('\0').filter(|file| root.join(file).exists()).map(str::to_owned).collect())
 }
 
 /// `cargo xtask dist`
@@ -104,4 +119,28 @@ fn pack(dir: &Path, files: &[&str], prefix: &str, epoch: u64, target: &Path) -> 
     // One thread: with more, xz cuts the input into blocks by their number.
     run("compressing", Command::new("xz").args(["--force", "-6", "--threads=1"]).arg(&tar))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::Command;
+
+    use super::tracked;
+    use crate::process::stdout;
+
+    #[test]
+    fn a_key_that_lies_about_is_not_packed() {
+        let root = std::env::temp_dir().join(format!("sq-dist-{}", std::process::id()));
+        fs::create_dir_all(&root).unwrap();
+        let git = |args: &[&str]| stdout(Command::new("git").args(args).current_dir(&root)).unwrap();
+        git(&["init", "--quiet"]);
+        for file in ["source", "gone", "my-key"] {
+            fs::write(root.join(file), file).unwrap();
+        }
+        git(&["add", "source", "gone"]);
+        fs::remove_file(root.join("gone")).unwrap();
+        assert_eq!(tracked(&root).unwrap(), ["source"]);
+        fs::remove_dir_all(root).unwrap();
+    }
 }
