@@ -7,11 +7,13 @@ use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Once;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 
+use super::version_key;
 use crate::apt;
 use crate::ctx::Ctx;
 use crate::process::run;
@@ -46,12 +48,25 @@ pub(super) struct BuiltKernel {
 
 /// True if `name` need not be built first.
 pub(super) fn at_hand(ctx: &Ctx, name: &str) -> bool {
-    version().is_ok_and(|version| place(ctx, name, &version).join(DONE).is_file())
+    newest_built(ctx, name).is_some()
 }
 
-/// The kernel called `name`, built if that was not done before.
+/// The kernel called `name`, built if that was not done before. One of older sources will do: apt may know newer ones any day.
 pub(super) fn get(ctx: &Ctx, name: &str) -> Result<BuiltKernel> {
-    let dir = place(ctx, name, &version()?);
+    let built = newest_built(ctx, name);
+    let dir = match (version(), built) {
+        (Ok(version), Some(built)) => {
+            if built != place(ctx, name, &version) {
+                note(&format!("apt has the sources of {version}; without {} they are built", built.display()));
+            }
+            built
+        }
+        (Err(_), Some(built)) => {
+            note(&format!("apt knows no {SOURCE}; using {}", built.display()));
+            built
+        }
+        (version, None) => place(ctx, name, &version?),
+    };
     if !dir.join(DONE).is_file() {
         fs::create_dir_all(&dir)?;
         let lock = File::create(dir.join("lock"))?;
@@ -64,8 +79,32 @@ pub(super) fn get(ctx: &Ctx, name: &str) -> Result<BuiltKernel> {
     Ok(BuiltKernel { image: dir.join("vmlinuz"), headers: dir.join("build") })
 }
 
+/// Once a run.
+fn note(text: &str) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| eprintln!("note: {text}"));
+}
+
 /// Written last.
 const DONE: &str = "done";
+/// Says that the sources are all there: not before they are unpacked, and not while some are removed.
+const WHOLE: &str = "whole";
+
+/// The directory of the newest version that was built with the configuration of today.
+fn newest_built(ctx: &Ctx, name: &str) -> Option<PathBuf> {
+    let entries = fs::read_dir(ctx.cache.join(BUILT)).ok()?;
+    let version = |entry: fs::DirEntry| -> Option<String> {
+        let entry = entry.file_name().into_string().ok()?;
+        let (version, _) = entry.strip_prefix(name)?.strip_prefix('-')?.rsplit_once('-')?;
+        let dir = place(ctx, name, version);
+        (dir.ends_with(&entry) && dir.join(DONE).is_file()).then(|| version.to_owned())
+    };
+    let versions = entries.filter_map(|entry| version(entry.ok()?));
+    versions.max_by_key(|version| version_key(version)).map(|version| place(ctx, name, &version))
+}
+
+/// Below the cache.
+const BUILT: &str = "kernels/built";
 
 fn config(name: &str) -> String {
     format!("{COMMON}{}", if name == "kcsan" { KCSAN } else { KASAN })
@@ -82,7 +121,7 @@ fn version() -> Result<String> {
 fn place(ctx: &Ctx, name: &str, version: &str) -> PathBuf {
     let mut hasher = DefaultHasher::new();
     (config(name), version).hash(&mut hasher);
-    ctx.cache.join("kernels/built").join(format!("{name}-{version}-{:016x}", hasher.finish()))
+    ctx.cache.join(BUILT).join(format!("{name}-{version}-{:016x}", hasher.finish()))
 }
 
 /// Goes on where a build was interrupted.
@@ -91,7 +130,7 @@ fn build(name: &str, dir: &Path) -> Result<()> {
     let start = Instant::now();
     eprintln!("note: building the {name} kernel, once: some 5 minutes on two idle cores; {}", dir.display());
     let (source, build) = (dir.join("source"), dir.join("build"));
-    if !source.join("Makefile").is_file() {
+    if !dir.join(WHOLE).is_file() {
         unpack(dir)?;
     }
     fs::create_dir_all(&build)?;
@@ -107,6 +146,7 @@ fn build(name: &str, dir: &Path) -> Result<()> {
     check_config(&config(name), &fs::read_to_string(build.join(".config"))?)?;
     make(&["bzImage", "modules"])?;
     fs::rename(build.join("arch/x86/boot/bzImage"), dir.join("vmlinuz"))?;
+    fs::remove_file(dir.join(WHOLE))?;
     keep(&source, &SOURCES_KEPT)?;
     keep(&build, &BUILD_KEPT)?;
     fs::write(dir.join(DONE), "")?;
@@ -116,12 +156,19 @@ fn build(name: &str, dir: &Path) -> Result<()> {
 
 fn unpack(dir: &Path) -> Result<()> {
     let package = dir.join("package");
+    // What an interrupted run left.
+    for left in [&dir.join("source"), &dir.join(SOURCE), &package] {
+        if left.exists() {
+            fs::remove_dir_all(left)?;
+        }
+    }
     apt::unpack(&[SOURCE.to_owned()], &package)?;
     let mut tar = Command::new("tar");
     tar.arg("xf").arg(package.join(format!("usr/src/{SOURCE}.tar.xz"))).arg("-C").arg(dir);
     run("unpacking the kernel's sources", &mut tar)?;
     fs::remove_dir_all(&package)?;
     fs::rename(dir.join(SOURCE), dir.join("source"))?;
+    fs::write(dir.join(WHOLE), "")?;
     Ok(())
 }
 
@@ -165,7 +212,29 @@ fn keep(dir: &Path, kept: &[&str]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{check_config, config};
+    use std::fs;
+
+    use super::{DONE, check_config, config, newest_built, place};
+    use crate::ctx::Ctx;
+
+    #[test]
+    fn the_newest_that_is_built_is_found() {
+        let cache = std::env::temp_dir().join(format!("sq-built-{}", std::process::id()));
+        let ctx = Ctx { root: "/nowhere".into(), cache: cache.clone(), ci: false };
+        assert_eq!(newest_built(&ctx, "kasan"), None);
+        let [old, new, unfinished] =
+            ["6.12.9-1~deb12u1", "6.12.117-1~deb12u1", "6.12.200-1"].map(|v| place(&ctx, "kasan", v));
+        let other_config = old.with_file_name("kasan-6.12.300-1-0123456789abcdef");
+        for dir in [&old, &new, &unfinished, &other_config, &place(&ctx, "kcsan", "6.12.400-1")] {
+            fs::create_dir_all(dir).unwrap();
+        }
+        for dir in [&old, &new, &other_config] {
+            fs::write(dir.join(DONE), "").unwrap();
+        }
+        assert_eq!(newest_built(&ctx, "kasan"), Some(new));
+        assert_eq!(newest_built(&ctx, "kcsan"), None);
+        fs::remove_dir_all(cache).unwrap();
+    }
 
     #[test]
     fn a_line_that_kconfig_drops_is_named() {
