@@ -10,6 +10,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::{found, run, stdout};
 
+/// Another apt may be at work.
+const WAIT: [&str; 2] = ["-o", "DPkg::Lock::Timeout=300"];
+
 static KERNEL_PACKAGES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Makes sure that each of `packages` is installed.
@@ -23,14 +26,17 @@ pub(crate) fn ensure(packages: &[&str]) -> Result<()> {
     }
     let manual = format!("apt-get update && apt-get install -y --no-install-recommends {}", missing.join(" "));
     if !found("apt-get") {
-        bail!("this machine has no apt-get; the laboratory needs Debian or Ubuntu and: {}", missing.join(" "));
+        bail!(
+            "this machine has no apt-get; what needs it is for Debian 12, of which the guests' kernels are, and wants: {}",
+            missing.join(" ")
+        );
     }
     if !may_install() {
         bail!("missing packages, and no root or passwordless sudo to install them. Run as root:\n  {manual}");
     }
     update();
     let mut command = as_root("apt-get");
-    command.args(["install", "-y", "--no-install-recommends"]).args(&missing);
+    command.args(WAIT).args(["install", "-y", "--no-install-recommends"]).args(&missing);
     command.env("DEBIAN_FRONTEND", "noninteractive");
     run(&format!("installing {}", missing.join(" ")), &mut command).with_context(|| format!("by hand: {manual}"))?;
     Ok(())
@@ -84,7 +90,7 @@ pub(crate) fn update() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         if may_install() {
-            if let Err(error) = run("apt-get update", as_root("apt-get").arg("update")) {
+            if let Err(error) = run("apt-get update", as_root("apt-get").args(WAIT).arg("update")) {
                 eprintln!("note: {error:#}");
             }
             KERNEL_PACKAGES.lock().unwrap_or_else(PoisonError::into_inner).clear();

@@ -17,7 +17,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::cargo::program;
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, lock};
 use crate::process::{capture, tail};
 use data::{Data, Figure};
 
@@ -54,6 +54,7 @@ pub(crate) fn run(ctx: &Ctx, args: &Args) -> Result<ExitCode> {
     facts.add("peers", format!("the host's io_uring by the crate io-uring {}", facts::crate_version(ctx, "io-uring")));
     facts.add("passes", if args.quick { format!("{}, quick", args.passes) } else { args.passes.to_string() });
     let scratch = ctx.checkout_cache("bench");
+    let _lock = lock(&scratch)?;
     let mut data = Data::default();
     let mut skipped = Vec::new();
     let start = Instant::now();

@@ -11,7 +11,7 @@ use anyhow::Result;
 
 use crate::apt;
 use crate::cargo::program;
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, lock};
 use crate::process::{run, stdout};
 use crate::test::Missing;
 
@@ -25,6 +25,7 @@ const LLVM: &str = "19";
 pub(crate) fn report(ctx: &Ctx) -> Result<(String, f64)> {
     apt::ensure(&[&format!("llvm-{LLVM}")]).map_err(|why| Missing(format!("{why:#}")))?;
     let target = ctx.root.join("target/coverage");
+    let _lock = lock(&target)?;
     let program = build(ctx, &target)?;
     let raw = target.join("corpus.profraw");
     let profile = target.join("corpus.profdata");

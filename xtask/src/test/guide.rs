@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use super::stage::Outcome;
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, lock};
 use crate::fuzz::cargo_fuzz;
 use crate::kernel::Kernel;
 use crate::process::run;
@@ -25,6 +25,7 @@ pub(crate) fn check(ctx: &Ctx) -> Result<Outcome> {
     let guide = ctx.root.join("docs/driver-guide.md");
     let guide = fs::read_to_string(&guide).with_context(|| format!("cannot read {}", guide.display()))?;
     let home = ctx.checkout_cache("guide");
+    let _lock = lock(&home)?;
     let mut outcome = Outcome::default();
     for lang in ["rust", "c"] {
         empty(ctx, &home)?;
@@ -45,6 +46,7 @@ pub(crate) fn check(ctx: &Ctx) -> Result<Outcome> {
 /// A new driver of the template under its own fuzz target; how that ended.
 pub(crate) fn fuzz(ctx: &Ctx) -> Result<String> {
     let home = ctx.checkout_cache("guide");
+    let _lock = lock(&home)?;
     empty(ctx, &home)?;
     let tools = cargo_fuzz(ctx)?.parent().context("a program is in a folder")?.to_owned();
     let old = std::env::var_os("PATH").unwrap_or_default();

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use super::stage::Outcome;
 use crate::apt;
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, lock};
 use crate::process::{capture, run};
 
 /// Where the functions are that the model's steps stand for.
@@ -39,6 +39,7 @@ pub(crate) fn check(ctx: &Ctx) -> Result<Outcome> {
     let runs = list.lines().filter_map(parse).collect::<Result<Vec<_>>>()?;
     let mut wrong = drift(&ctx.root, &model, &runs)?;
     let scratch = ctx.checkout_cache("spin");
+    let _lock = lock(&scratch)?;
     fs::create_dir_all(&scratch)?;
     let mut states = 0;
     for (wanted, symbols) in &runs {

@@ -16,7 +16,7 @@ use super::guest::{Guest, Job};
 use super::qemu::TWO_CPUS;
 use crate::bench::data::{self, Data};
 use crate::bench::{self, facts};
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, lock};
 use crate::kernel::Kernel;
 use crate::module;
 use crate::process::tail;
@@ -72,6 +72,7 @@ pub(crate) fn run(ctx: &Ctx, args: &Args) -> Result<ExitCode> {
     facts.add("machine", format!("{} -cpu max, {MEMORY_MIB} MiB, two virtio disks", TWO_CPUS.join(" ")));
     facts.add("passes", args.passes.to_string());
     let scratch = ctx.checkout_cache("bench-guest");
+    let _lock = lock(&scratch)?;
     if scratch.exists() {
         fs::remove_dir_all(&scratch)?;
     }

@@ -119,7 +119,7 @@ pub(crate) struct RunArgs {
     /// Run as an ordinary user (uid 1000) instead of root
     #[arg(long)]
     user: bool,
-    /// Give up after so many seconds
+    /// Give up after so many seconds; on a debug kernel six times as many
     #[arg(long, default_value_t = 120, value_name = "S")]
     timeout_s: u64,
     /// Directory for the files that the program leaves in /w/out

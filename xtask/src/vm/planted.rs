@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use super::guest::{Guest, Job};
 use super::life;
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, lock};
 use crate::kernel::Kernel;
 use crate::module;
 use crate::process::{stdout, tail};
@@ -96,13 +96,17 @@ fn planted_data_race() {
 /// # Errors
 /// Names the bugs that went unseen.
 pub(super) fn check(ctx: &Ctx, kernel: Kernel) -> Result<Vec<String>> {
+    let bugs: Vec<&Bug> = BUGS.iter().filter(|bug| bug.kernel == kernel).collect();
+    if bugs.is_empty() {
+        bail!("no bug is planted for {kernel}: it has no sanitizer");
+    }
     let copy = ctx.checkout_cache("planted").join(kernel.name());
+    let _lock = lock(&copy)?;
     fs::create_dir_all(&copy)?;
     for part in ["Cargo.toml", "kmod-sq", "uapi"] {
         let _ = fs::remove_dir_all(copy.join(part));
         stdout(Command::new("cp").arg("-rp").arg(ctx.root.join(part)).arg(copy.join(part)))?;
     }
-    let bugs: Vec<&Bug> = BUGS.iter().filter(|bug| bug.kernel == kernel).collect();
     for bug in &bugs {
         plant(&copy, bug)?;
     }
@@ -115,9 +119,6 @@ pub(super) fn check(ctx: &Ctx, kernel: Kernel) -> Result<Vec<String>> {
     let log: Vec<&str> = results.jobs.iter().flat_map(|job| &job.complaints).map(String::as_str).collect();
     let first = |bug: &&Bug| log.iter().find(|line| names(bug, line)).map(|line| (*line).to_owned());
     let unseen: Vec<&str> = bugs.iter().filter(|bug| first(bug).is_none()).map(|bug| bug.report).collect();
-    if bugs.is_empty() {
-        bail!("no bug is planted for {kernel}: it has no sanitizer");
-    }
     if !unseen.is_empty() {
         let log = tail(&log.join("\n"), 120);
         bail!("planted in Rust, and not reported by the {kernel} kernel: {}\n{log}", unseen.join(", "));
