@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What tests of loaded modules have in common: patience, a module's references, and other processes.
+//! What tests of loaded modules have in common: patience, a module's references, sleeping threads, and other processes.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
@@ -22,6 +22,20 @@ pub fn eventually(what: &str, done: impl Fn() -> bool) {
         assert!(start.elapsed() < SOON, "not yet: {what}");
         sleep(Duration::from_millis(5));
     }
+}
+
+/// The calling thread's number, as `/proc` has it.
+#[must_use]
+pub fn this_thread() -> i32 {
+    rustix::thread::gettid().as_raw_nonzero().get()
+}
+
+/// The number of the system call in which thread `id` of this process sleeps. `None` if it runs, or has ended.
+#[must_use]
+pub fn sleeps_in(id: i32) -> Option<i64> {
+    let call = fs::read_to_string(format!("/proc/self/task/{id}/syscall")).ok()?;
+    // Else "running".
+    call.split_whitespace().next()?.parse().ok()
 }
 
 /// How often `module` is in use: by open files, rings and requests, and by modules that need it.

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What poll(2) and epoll(7) say of a ring's file, in each mode (BELL-4, LIFE-1).
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
+use std::sync::mpsc;
 use std::thread;
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use sq_conformance::guest::{sleeps_in, this_thread};
 use sq_uapi::consts::{setup_flags, sqe_flags};
 use sq_uapi::{SqQuiesce, SqSetup, ioctl};
 
@@ -29,17 +31,11 @@ fn ring(flags: u32) -> Result<Raw, Why> {
 
 fn polled() -> Outcome {
     let mut ring = ring(0)?;
-    let fd = ring.raw();
-    let ready = move |ms| {
-        let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        // SAFETY: one pollfd.
-        unsafe { libc::poll(&raw mut poll, 1, ms) }
-    };
-    want!(ready(0), 0);
-    let waits = thread::spawn(move || ready(-1));
+    want!(events(ring.raw(), libc::POLLIN, 0), 0);
+    let waits = sleeper(ring.raw(), libc::POLLIN)?;
     ring.push(delay(1, 50_000_000));
     ring.bell()?;
-    want!(woken(waits)?, 1);
+    want!(woken(waits)?, libc::POLLIN);
     want!(ring.reap(), [(1, 0)]);
     Ok(())
 }
@@ -50,43 +46,69 @@ fn woken<T>(thread: thread::JoinHandle<T>) -> Result<T, Why> {
     Ok(joined(thread))
 }
 
-/// Who sleeps on a ring that has nothing more to tell is told so, whatever it asked for: quiesced, with nothing in flight (LIFE-1), or
-/// broken (IDX-3). A polling thread is awake then, or asleep.
+/// What poll(2) says of these events, after `ms` milliseconds at most, or whenever there is something to say.
+fn events(fd: RawFd, events: i16, ms: i32) -> i16 {
+    let mut poll = libc::pollfd { fd, events, revents: 0 };
+    // SAFETY: one pollfd.
+    unsafe { libc::poll(&raw mut poll, 1, ms) };
+    poll.revents
+}
+
+/// A thread that asks for these events, and sleeps in poll by now. It returns what it is told, which may be what it did not ask for.
+fn sleeper(fd: RawFd, asked: i16) -> Result<thread::JoinHandle<i16>, Why> {
+    let (tell, told) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        let _ = tell.send(this_thread());
+        events(fd, asked, -1)
+    });
+    let id = told.recv().map_err(|_| "no thread".to_owned())?;
+    until(20, "who polls does not sleep", || sleeps_in(id) == Some(libc::SYS_poll))?;
+    Ok(thread)
+}
+
+/// Who sleeps on a ring that has nothing more to tell is told so, whatever it asked for: quiesced (LIFE-1), or broken (IDX-3). With
+/// nothing in flight there is no completion that would wake it. A polling thread is awake then, or asleep.
 fn polled_to_the_end() -> Outcome {
-    let events = |fd, events, ms| {
-        let mut poll = libc::pollfd { fd, events, revents: 0 };
-        // SAFETY: one pollfd.
-        unsafe { libc::poll(&raw mut poll, 1, ms) };
-        poll.revents
-    };
     let asleep = SqSetup { sq_thread_idle_ms: 1, ..shape(8, setup_flags::SQPOLL) };
     for setup in MODES.map(|flags| shape(8, flags)).into_iter().chain([asleep]) {
-        let mut ring = Raw::new(NULL, setup)?;
-        let fd = ring.raw();
-        ring.push(never(1));
-        ring.bell()?;
-        if setup.sq_thread_idle_ms == 1 {
-            until(20, "the polling thread does not sleep", || ring.stats().sleeps > 0)?;
+        let used = || -> Result<Raw, Why> {
+            let mut ring = Raw::new(NULL, setup)?;
+            ring.push(echo(1, 1));
+            ring.bell()?;
+            want!(ring.wait(1, 20_000), Ok(0));
+            want!(ring.reap(), [(1, 1)]);
+            if setup.sq_thread_idle_ms == 1 {
+                until(20, "the polling thread does not sleep", || ring.stats().sleeps > 0)?;
+            }
+            want!(events(ring.raw(), libc::POLLIN, 10), 0);
+            Ok(ring)
+        };
+        for in_flight in [false, true] {
+            let mut ring = used()?;
+            if in_flight {
+                ring.push(never(2));
+                ring.bell()?;
+                until(20, "the entry is not accepted", || ring.stats().inflight == 1)?;
+            }
+            let waits = sleeper(ring.raw(), 0)?;
+            let mut quiesce = SqQuiesce { size: 32, timeout_ns: 5_000_000_000, ..SqQuiesce::default() };
+            call(ring.raw(), ioctl::QUIESCE, &mut quiesce)?;
+            want!((setup.flags, in_flight, woken(waits)?), (setup.flags, in_flight, libc::POLLHUP));
+            let canceled = [(2, -libc::ECANCELED)];
+            want!(ring.reap(), canceled[..usize::from(in_flight)]);
+            want!(events(ring.raw(), libc::POLLIN, 0), libc::POLLHUP);
         }
-        want!(events(fd, libc::POLLIN, 10), 0);
-        let waits = thread::spawn(move || events(fd, 0, -1));
-        let mut quiesce = SqQuiesce { size: 32, timeout_ns: 5_000_000_000, ..SqQuiesce::default() };
-        call(fd, ioctl::QUIESCE, &mut quiesce)?;
-        want!(woken(waits)?, libc::POLLHUP);
-        // If the worker was late, the entry is not accepted any more.
-        if !ring.reap().is_empty() {
-            want!(ring.stats().completions, 1);
+        let ring = used()?;
+        let waits = sleeper(ring.raw(), 0)?;
+        let too_far = ring.tail.wrapping_add(ring.setup.sq_entries + 1);
+        ring.user.word(ring.setup.offsets.sq_tail).store(too_far, Ordering::Release);
+        let rung = ring.bell();
+        if setup.flags == 0 {
+            want!(rung, Err(libc::EBADFD));
         }
-        want!(events(fd, libc::POLLIN, 0), libc::POLLHUP);
+        want!((setup.flags, woken(waits)?), (setup.flags, libc::POLLERR));
+        want!(events(ring.raw(), libc::POLLIN, 0), libc::POLLERR);
     }
-    let mut ring = ring(0)?;
-    let fd = ring.raw();
-    let waits = thread::spawn(move || events(fd, 0, -1));
-    ring.push(echo(1, 1));
-    ring.user.word(ring.setup.offsets.sq_tail).store(ring.setup.sq_entries + 1, Ordering::Release);
-    want!(ring.bell(), Err(libc::EBADFD));
-    want!(woken(waits)?, libc::POLLERR);
-    want!(events(fd, libc::POLLIN, 0), libc::POLLERR);
     Ok(())
 }
 

@@ -6,16 +6,17 @@ use std::fs;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, ExitCode};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use sq_conformance::guest::{sleeps_in, this_thread};
 use sq_uapi::consts::{register_op, setup_flags, sqe_flags};
 use sq_uapi::{SqCancel, SqQuiesce, SqSetup, ioctl};
 
 use crate::pass::{pair, receive, send};
-use crate::proc::{Child, all_given_back, become_user, code};
+use crate::proc::{Child, all_given_back, become_user, code, until};
 use crate::raw::{
     self, MODES, Map, NULL, Raw, call, delay, echo, enter, never, register, set_up, shape, stats, transfer,
 };
@@ -280,21 +281,48 @@ fn remapped() -> Outcome {
 /// A wait holds the file: a close elsewhere neither wakes it nor takes the ring from it.
 fn closed_under_a_wait() -> Outcome {
     for mode in [0, setup_flags::WORKER] {
-        let mut ring = ring(mode)?;
-        ring.push(delay(1, 150_000_000));
-        ring.push(never(2));
-        ring.bell()?;
-        let fd = ring.raw();
-        let waiter = thread::spawn(move || (enter(fd, 1, 5000), enter(fd, 2, 10)));
-        thread::sleep(Duration::from_millis(50));
-        let Raw { user, kernel, fd, .. } = ring;
-        drop((user, kernel));
-        drop(fd);
-        // The completion ends the wait; the next call finds no file.
-        want!(joined(waiter), (Ok(0), Err(libc::EBADF)));
-        all_given_back()?;
+        // If the close came too late, the completion has to come later.
+        let mut delays = (0..8).map(|power| 200_000_000 << power);
+        loop {
+            let Some(delay_ns) = delays.next() else { return Err("nobody closes in time".to_owned().into()) };
+            if closed_before(mode, delay_ns)? {
+                break;
+            }
+        }
     }
     Ok(())
+}
+
+/// Closes a ring's descriptor while a thread waits for a completion. Whether the completion came after it.
+fn closed_before(mode: u32, delay_ns: u64) -> Result<bool, Why> {
+    let mut ring = ring(mode)?;
+    ring.push(delay(1, delay_ns));
+    ring.push(never(2));
+    ring.bell()?;
+    let fd = ring.raw();
+    let closed = Arc::new(AtomicBool::new(false));
+    let (is_closed, (tell, told)) = (closed.clone(), mpsc::channel());
+    let waiter = thread::spawn(move || {
+        let _ = tell.send(this_thread());
+        let first = enter(fd, 1, 60_000);
+        let before = is_closed.load(Ordering::Acquire);
+        while !is_closed.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+        (before, first, enter(fd, 2, 10))
+    });
+    let id = told.recv().map_err(|_| "no thread".to_owned())?;
+    let over = || ring.stats().completions > 0;
+    until(20, "who waits does not sleep", || sleeps_in(id) == Some(libc::SYS_ioctl) || over())?;
+    let Raw { user, kernel, fd, .. } = ring;
+    drop((user, kernel));
+    drop(fd);
+    closed.store(true, Ordering::Release);
+    let (before, first, second) = joined(waiter);
+    // The completion ends the wait; the next call finds no file.
+    want!((first, second), (Ok(0), Err(libc::EBADF)));
+    all_given_back()?;
+    Ok(before)
 }
 
 fn exec() -> Outcome {
