@@ -48,21 +48,28 @@ fn snap1_the_oracle_finds_a_second_look() {
 /// The same programs that the real kernel side passes in `hostile_memory`. `cargo xtask fuzz` shows it of the fuzz target.
 #[test]
 fn snap2_random_programs_find_a_second_look() {
-    // The expected panic is not news.
-    std::panic::set_hook(Box::new(|_| ()));
     let found = (0..3000).find(|seed| {
         let program = Program::of_bytes(&bytes_of(*seed, 100 + (*seed % 7) as usize * 200)).unwrap();
-        std::panic::catch_unwind(|| run_with(program, Flaw::SecondLook)).is_err()
+        let Err(panic) = std::panic::catch_unwind(|| run_with(program, Flaw::SecondLook)) else { return false };
+        // A completion that is no entry's, as its slot was when it was copied. Any other panic is news.
+        let why = panic.downcast_ref::<String>().map_or("", String::as_str);
+        println!("seed {seed}: {why}");
+        let expected = why.starts_with("SUB-2: ");
+        if !expected {
+            std::panic::resume_unwind(panic);
+        }
+        true
     });
-    let _ = std::panic::take_hook();
-    println!("found by seed {found:?}");
     assert!(found.is_some(), "3000 programs have not found it");
 }
+
+/// For what is a matter of milliseconds on a machine with nothing else to do.
+const PATIENCE: Duration = Duration::from_secs(100);
 
 /// The first look that wins is the last.
 fn until_won(handler: Handler) -> Count {
     let started = Instant::now();
-    let more = |count: &Count| count.won == 0 && started.elapsed() < Duration::from_secs(100);
+    let more = |count: &Count| count.won == 0 && started.elapsed() < PATIENCE;
     Victim::new(handler).attacked(more)
 }
 
@@ -77,7 +84,12 @@ fn snap2_a_second_thread_breaks_into_a_second_look_and_not_into_ours() {
     }
     // In a guest it is the same code, but slower.
     let least = if std::env::var_os("SQ_BACKEND").is_some() { 20_000 } else { 200_000 };
-    let more = |count: &Count| count.attempts() < most.max(least);
+    // So many take some milliseconds, in which a busy machine may not have run the attacker at all.
+    let started = Instant::now();
+    let more = |count: &Count| {
+        let patient = count.attempts().is_multiple_of(1024) && started.elapsed() > PATIENCE;
+        count.attempts() < most.max(least) || !(count.saw_both() || patient)
+    };
     let count = Victim::new(Handler::Ours).attacked(more);
     println!("ours: {} in {} attempts", count.won, count.attempts());
     assert_eq!(count.won, 0, "a command that the ring has given up came to its driver");

@@ -145,6 +145,7 @@ fn idx_3_a_tail_too_far_on_the_short_way() {
 /// blocked then, and must not say so.
 #[test]
 fn cq_2_a_stall_ends_with_its_cause() {
+    let (mut stalled, mut went_on) = (0, 0);
     for look in 1..12u32 {
         let mut seen = 0;
         let foe = move |access: Access, user: &mut UserSide| {
@@ -168,6 +169,7 @@ fn cq_2_a_stall_ends_with_its_cause() {
             // It came before the four completions did.
             continue;
         }
+        *if ring.stats().stalls > 0 { &mut stalled } else { &mut went_on } += 1;
         // Whoever reaps rings if CQ_BLOCKED is said. When all is reaped, nothing is wrong with this ring.
         let _ = ring.doorbell();
         mem.store_user(UserWord::CqHead, mem.load_kernel(KernelWord::CqTail));
@@ -175,4 +177,5 @@ fn cq_2_a_stall_ends_with_its_cause() {
         assert_ne!(ring.doorbell(), Err(sq_driver::Errno::EBUSY), "look {look}");
         assert!(ring.balanced());
     }
+    assert!(stalled > 0 && went_on > 0, "{stalled} passes stalled, and {went_on} were given slots in time");
 }
