@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use liburing_shm::{Builder, Errno, Ring, Wait};
+use liburing_shm::{Builder, CancelFlags, Errno, Ring, SqStats, Wait};
 
 use super::common::{SOON, build, echo, errno, never, null, reap};
 
@@ -46,6 +46,56 @@ fn worker_mode() {
 fn polling_mode() {
     let mut ring = build(poll(8));
     round_trips(&mut ring, 200, 8);
+}
+
+/// The bare doorbell, as a program that does not use this library may call it.
+fn bell(ring: &Ring) -> Result<u32, Errno> {
+    // SAFETY: no argument.
+    unsafe { ring.submitter().raw_call(sq_uapi::ioctl::ENTER, &mut []) }
+}
+
+#[test]
+fn bell2_bell3_ringing_for_nothing_does_nothing() {
+    for builder in [Ring::builder(8), Ring::builder(8).worker(), poll(8), Ring::builder(8).poll(SOON)] {
+        let mut ring = build(builder);
+        round_trips(&mut ring, 1, 8);
+        let before = ring.submitter().stats().unwrap();
+        for _ in 0..100_000 {
+            assert_eq!(bell(&ring), Ok(0));
+        }
+        let after = ring.submitter().stats().unwrap();
+        assert_eq!(after.doorbells - before.doorbells, 100_000);
+        // A thread that was awake may have fallen asleep, and once more if the wait for its completion rang too.
+        let rest = SqStats { doorbells: before.doorbells, sleeps: before.sleeps, ..after };
+        assert_eq!((rest, after.sleeps - before.sleeps <= 2), (before, true));
+        round_trips(&mut ring, 1, 8);
+    }
+}
+
+/// Entries that are published and never rung for harm nobody: they are there for whoever rings later, or the ring ends without them.
+#[test]
+fn bell2_bell3_never_ringing_harms_nobody() {
+    for builder in [Ring::builder(8), Ring::builder(8).worker()] {
+        for late in [true, false] {
+            let mut ring = build(builder.clone().disabled());
+            ring.submission().push(never()).unwrap();
+            ring.submission().push(echo(1)).unwrap();
+            // This doorbell is refused, and from here on nobody rings.
+            assert_eq!(errno(ring.submit()), Errno::EBADFD);
+            ring.submitter().enable().unwrap();
+            std::thread::sleep(Duration::from_millis(5));
+            assert_eq!(errno(ring.submitter().cancel(CancelFlags::ANY, 0, 0)), Errno::ENOENT);
+            assert_eq!((ring.submission().room(), ring.completion().ready()), (6, 0));
+            if late {
+                bell(&ring).unwrap();
+                ring.submitter().wait(&Wait::new(1).timeout(SOON)).unwrap();
+                assert_eq!(reap(&mut ring)[0].result(), Ok(1));
+            }
+            ring.submitter().quiesce(SOON).unwrap();
+            assert_eq!(reap(&mut ring).len(), late.into(), "what was accepted is canceled, the rest is left");
+            assert_eq!(ring.submission().room(), if late { 8 } else { 6 });
+        }
+    }
 }
 
 /// Submits one entry and spins until it is done, so that nobody rings but for the entry.

@@ -160,6 +160,23 @@ pub(super) const ROWS: &[Mutant] = &[
         ["if total > u64::from(limit::TRANSFER_BYTES) {", "if false {"],
         Check::Test("liburing-shm", "driver_side", "snap3_a_vector_is_checked"),
     ),
+    row(
+        "vector fetched twice",
+        "SNAP-3",
+        ISSUE,
+        [
+            "accept::payload(parsed.bytes(), &op.sqe, &mut op.payload, pool, copy_in)?;",
+            "accept::payload(parsed.bytes(), &op.sqe, &mut op.payload, pool, copy_in)?;
+        if let (crate::parse::Bytes::Vector, [_, _, at, ..]) = (parsed.bytes(), op.sqe) {
+            let mut again = [0; 16];
+            copy_in(&mut again, at)?;
+            let again = u128::from_le_bytes(again);
+            let first = sq_driver::abi::Segment { addr: again as u64, len: (again >> 64) as u64 };
+            op.payload.segments[0].write(first);
+        }",
+        ],
+        hostile("random_programs"),
+    ),
     // Fences, and looking again.
     row(
         "no fence: NEED_WAKEUP, sq_tail",
@@ -240,6 +257,13 @@ pub(super) const ROWS: &[Mutant] = &[
         ENTER,
         ["has done its share.\n        H::work(self);", "has done its share."],
         loom("loom_submit", "bell_3_two_submitters_bounded"),
+    ),
+    row(
+        "a doorbell wakes a worker that has nothing to do",
+        "BELL-2",
+        ENTER,
+        ["if self.count_bell() {", "if self.count_bell() || true {"],
+        suite("bell2_bell3_ringing_for_nothing"),
     ),
     // Completions and their slots.
     row(
