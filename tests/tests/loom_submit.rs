@@ -232,6 +232,7 @@ fn matrix_of_weakenings() {
         "bell_5_empty_rounds",
         "bell_3_two_submitters_bounded",
         "snap_1_sqe_slot_reuse",
+        "idx_4_room_with_completion",
         "cq_1_cqe_slot_reuse",
     ]);
 }

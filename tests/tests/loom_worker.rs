@@ -224,5 +224,12 @@ fn dropped_cq_2_fences_are_noticed() {
 #[test]
 #[ignore = "prints the table for docs/memory-model.md"]
 fn matrix_of_weakenings() {
-    matrix(&["bell_1_worker_idle", "bell_1_poller_idle", "cq_2_worker_blocked", "cq_2_caller_blocked"]);
+    matrix(&[
+        "bell_1_worker_idle",
+        "bell_1_poller_idle",
+        "bell_1_worker_enabled",
+        "bell_1_poller_enabled",
+        "cq_2_worker_blocked",
+        "cq_2_caller_blocked",
+    ]);
 }
