@@ -447,20 +447,12 @@ impl KernelMem for Mapped {
 
     #[inline]
     fn load_user(&self, word: UserWord) -> u32 {
-        let order = match word {
-            UserWord::SqTail | UserWord::CqHead => Ordering::Acquire,
-            UserWord::CqFlags => Ordering::Relaxed,
-        };
-        self.user_word(word).load(order)
+        self.user_word(word).load(word.load_order())
     }
 
     #[inline]
     fn store_kernel(&self, word: KernelWord, value: u32) {
-        let order = match word {
-            KernelWord::SqHead | KernelWord::CqTail | KernelWord::Broken => Ordering::Release,
-            KernelWord::SqState => Ordering::Relaxed,
-        };
-        self.kernel_word(word).store(value, order);
+        self.kernel_word(word).store(value, word.store_order());
     }
 
     #[inline]
@@ -527,20 +519,12 @@ unsafe impl UserMem for Mapped {
 
     #[inline]
     fn load_kernel(&self, word: KernelWord) -> u32 {
-        let order = match word {
-            KernelWord::SqHead | KernelWord::CqTail | KernelWord::Broken => Ordering::Acquire,
-            KernelWord::SqState => Ordering::Relaxed,
-        };
-        self.kernel_word(word).load(order)
+        self.kernel_word(word).load(word.load_order())
     }
 
     #[inline]
     fn store_user(&self, word: UserWord, value: u32) {
-        let order = match word {
-            UserWord::SqTail | UserWord::CqHead => Ordering::Release,
-            UserWord::CqFlags => Ordering::Relaxed,
-        };
-        self.user_word(word).store(value, order);
+        self.user_word(word).store(value, word.store_order());
     }
 
     fn slots(&self, tail: u32, room: u32) -> Slots {

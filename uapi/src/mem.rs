@@ -8,20 +8,13 @@
 //!
 //! # Orderings
 //!
-//! They are fixed here, per word, and nowhere else:
-//!
-//! | word | store | load | why |
-//! |---|---|---|---|
-//! | `sq_tail` | release, user | acquire, kernel | entries before the tail are visible to whoever sees it |
-//! | `sq_head` | release, kernel | acquire, user | the snapshot is over before the slot is written again |
-//! | `cq_tail` | release, kernel | acquire, user | completions before the tail are visible to whoever sees it |
-//! | `cq_head` | release, user | acquire, kernel | the completion was read before its slot is written again |
-//! | `sq_state` | relaxed, kernel | relaxed, user | ordered by [`Fence`]s on both sides |
-//! | `cq_flags` | relaxed, user | relaxed, kernel | ordered by [`Fence`]s on both sides |
-//! | `broken` | release, kernel | acquire, user | set once, last |
+//! Each word has one ordering for its stores and one for its loads, whichever memory it is in: what the words say themselves
+//! ([`UserWord::store_order`] and its like). The real memory and those of the models ask them, so that what loom has explored is what runs.
 //!
 //! The words of entries and completions are relaxed: the index that publishes them orders them. The user side may write an entry
-//! with ordinary stores, since a slot that is not published is its own.
+//! with ordinary stores, since a slot that is not published is its own. Fences are sequentially consistent.
+
+use core::sync::atomic::Ordering;
 
 /// A 32-bit word that user space writes and the kernel side loads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,6 +25,32 @@ pub enum UserWord {
     CqHead,
     /// Hints of the reaper: [`consts::cq_flags`](crate::consts::cq_flags).
     CqFlags,
+}
+
+impl UserWord {
+    /// How user space stores it.
+    #[inline]
+    #[must_use]
+    pub const fn store_order(self) -> Ordering {
+        match self {
+            // Entries before the tail are visible to whoever sees it.
+            Self::SqTail => Ordering::Release,
+            // The completion was read before its slot is written again.
+            Self::CqHead => Ordering::Release,
+            // Ordered by fences on both sides.
+            Self::CqFlags => Ordering::Relaxed,
+        }
+    }
+
+    /// How the kernel side loads it.
+    #[inline]
+    #[must_use]
+    pub const fn load_order(self) -> Ordering {
+        match self {
+            Self::SqTail | Self::CqHead => Ordering::Acquire,
+            Self::CqFlags => Ordering::Relaxed,
+        }
+    }
 }
 
 /// A 32-bit word that the kernel side writes and user space loads.
@@ -45,6 +64,34 @@ pub enum KernelWord {
     CqTail,
     /// Non-zero once the ring is broken. Set once, never cleared.
     Broken,
+}
+
+impl KernelWord {
+    /// How the kernel side stores it.
+    #[inline]
+    #[must_use]
+    pub const fn store_order(self) -> Ordering {
+        match self {
+            // The snapshot is over before the slot is written again.
+            Self::SqHead => Ordering::Release,
+            // Completions before the tail are visible to whoever sees it.
+            Self::CqTail => Ordering::Release,
+            // Set once, last.
+            Self::Broken => Ordering::Release,
+            // Ordered by fences on both sides.
+            Self::SqState => Ordering::Relaxed,
+        }
+    }
+
+    /// How user space loads it.
+    #[inline]
+    #[must_use]
+    pub const fn load_order(self) -> Ordering {
+        match self {
+            Self::SqHead | Self::CqTail | Self::Broken => Ordering::Acquire,
+            Self::SqState => Ordering::Relaxed,
+        }
+    }
 }
 
 /// The full fences of the protocol. The name lets a checker drop one and see what breaks.

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A ring's memory in a loom model.
 //!
-//! The shared words are loom atomics with the orderings of the table in `sq_uapi::mem`. The words of entries and
-//! completions are relaxed in the real memory, and in an honest program only one side at a time touches a slot: here a
-//! slot is a loom cell, which fails the model as soon as two accesses are not ordered. That is stricter than relaxed
+//! The shared words are loom atomics with the orderings that they have in the real memory, `UserWord::store_order` and its like. The words
+//! of entries and completions are relaxed there, and in an honest program only one side at a time touches a slot: here a slot is a loom cell, which fails the model as soon as two accesses are not ordered. That is stricter than relaxed
 //! atomics, and explores fewer interleavings. (What a dishonest program can do is `hostile`'s part.)
 
 use std::sync::Arc;
@@ -167,19 +166,11 @@ impl KernelMem for LoomMem {
     type Place<'a> = Place<'a>;
 
     fn load_user(&self, word: UserWord) -> u32 {
-        let strong = match word {
-            UserWord::SqTail | UserWord::CqHead => Ordering::Acquire,
-            UserWord::CqFlags => Ordering::Relaxed,
-        };
-        self.user_word(word).load(self.order(Weaken::UserLoad(word), strong))
+        self.user_word(word).load(self.order(Weaken::UserLoad(word), word.load_order()))
     }
 
     fn store_kernel(&self, word: KernelWord, value: u32) {
-        let strong = match word {
-            KernelWord::SqHead | KernelWord::CqTail | KernelWord::Broken => Ordering::Release,
-            KernelWord::SqState => Ordering::Relaxed,
-        };
-        self.kernel_word(word).store(value, self.order(Weaken::KernelStore(word), strong));
+        self.kernel_word(word).store(value, self.order(Weaken::KernelStore(word), word.store_order()));
     }
 
     fn sqe_run(&self, head: u32, most: u32) -> impl ExactSizeIterator<Item = [u64; 8]> {
@@ -211,19 +202,11 @@ unsafe impl UserMem for LoomMem {
     }
 
     fn load_kernel(&self, word: KernelWord) -> u32 {
-        let strong = match word {
-            KernelWord::SqHead | KernelWord::CqTail | KernelWord::Broken => Ordering::Acquire,
-            KernelWord::SqState => Ordering::Relaxed,
-        };
-        self.kernel_word(word).load(self.order(Weaken::KernelLoad(word), strong))
+        self.kernel_word(word).load(self.order(Weaken::KernelLoad(word), word.load_order()))
     }
 
     fn store_user(&self, word: UserWord, value: u32) {
-        let strong = match word {
-            UserWord::SqTail | UserWord::CqHead => Ordering::Release,
-            UserWord::CqFlags => Ordering::Relaxed,
-        };
-        self.user_word(word).store(value, self.order(Weaken::UserStore(word), strong));
+        self.user_word(word).store(value, self.order(Weaken::UserStore(word), word.store_order()));
     }
 
     fn slots(&self, tail: u32, room: u32) -> Slots<Self> {

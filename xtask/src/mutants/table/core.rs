@@ -19,6 +19,7 @@ const PARSE: &str = "kmod-sq/src/parse.rs";
 const ACCEPT: &str = "kmod-sq/src/accept.rs";
 const DOOR: &str = "kmod-sq/src/door.rs";
 const MAPPED: &str = "uapi/src/mapped.rs";
+const MEM: &str = "uapi/src/mem.rs";
 
 pub(super) const ROWS: &[Mutant] = &[
     // What the user side writes.
@@ -176,6 +177,21 @@ pub(super) const ROWS: &[Mutant] = &[
         }",
         ],
         hostile("random_programs"),
+    ),
+    // Orderings, of the real memory and the models' alike.
+    row(
+        "store of sq_tail relaxed",
+        "IDX-4",
+        MEM,
+        ["Self::SqTail => Ordering::Release,", "Self::SqTail => Ordering::Relaxed,"],
+        loom("loom_submit", "bell_5_two_submitters"),
+    ),
+    row(
+        "store of cq_tail relaxed",
+        "IDX-4",
+        MEM,
+        ["Self::CqTail => Ordering::Release,", "Self::CqTail => Ordering::Relaxed,"],
+        loom("loom_submit", "cq_1_cqe_slot_reuse"),
     ),
     // Fences, and looking again.
     row(
