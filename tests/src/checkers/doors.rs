@@ -14,6 +14,7 @@ use sq_driver::{Bound, Errno};
 use sq_uapi::consts::{limit, sqe_flags};
 
 use super::hostile_host::{NoFile, PlainLock, is_mapped, is_odd};
+use super::interleave::unlocked;
 use super::judge::Judge;
 use super::probe::{self, Probe};
 use super::program::Entry;
@@ -116,6 +117,7 @@ impl Caller for Visitor {
     type Event = Cell<bool>;
 
     unsafe fn copy_entry(dst: *mut [u64; 8], addr: u64) -> Result<(), Errno> {
+        unlocked("an entry is read");
         if addr != ENTRY {
             return Err(Errno::EFAULT);
         }
@@ -130,6 +132,7 @@ impl Caller for Visitor {
     }
 
     unsafe fn copy_from_user(dst: *mut u8, addr: u64, len: usize) -> Result<(), Errno> {
+        unlocked("user memory is read");
         is_mapped(addr, len)?;
         let look = DESK.with(|desk| desk.looks.replace(desk.looks.get() + 1));
         // SAFETY: the contract.
@@ -138,10 +141,12 @@ impl Caller for Visitor {
     }
 
     unsafe fn copy_to_user(addr: u64, _: *const u8, len: usize) -> Result<(), Errno> {
+        unlocked("user memory is written");
         is_mapped(addr, len)
     }
 
     fn file(fd: i32) -> Result<NoFile, Errno> {
+        unlocked("a descriptor is looked up");
         if fd < 0 { Err(Errno::EBADF) } else { Ok(NoFile) }
     }
 
@@ -169,6 +174,7 @@ impl Caller for Visitor {
     }
 
     unsafe fn event_wait(event: *const Cell<bool>, interruptible: bool) -> bool {
+        unlocked("a thread sleeps");
         // SAFETY: the contract.
         let event = unsafe { &*event };
         // While it sleeps, the driver completes what it holds; but a signal may come first.
@@ -187,6 +193,7 @@ impl Caller for Visitor {
     }
 
     fn sleep_until(at_ns: u64) -> bool {
+        unlocked("a thread sleeps");
         let far = at_ns > 1 << 62;
         if far || DESK.with(|desk| desk.signal.take()) {
             return false;

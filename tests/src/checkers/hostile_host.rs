@@ -13,7 +13,7 @@ use sq_uapi::consts::{enter_flags, setup_flags};
 use sq_uapi::{KernelMem, SqSetup};
 
 use super::hostile::{Foe, HostileMem};
-use super::interleave::{Why, locked, point};
+use super::interleave::{Why, locked, point, unlocked};
 use super::world::Mixer;
 
 /// A lock. Nobody else runs while it is held.
@@ -268,6 +268,7 @@ impl<M: KernelMem + Send + Sync + 'static> Host for HostileHost<M> {
 
     /// SNAP-3: something else at each look.
     unsafe fn copy_from_user(&self, dst: *mut u8, addr: u64, len: usize) -> Result<(), Errno> {
+        unlocked("user memory is read");
         point(Why::Point);
         is_mapped(addr, len)?;
         // SAFETY: the contract.
@@ -282,11 +283,13 @@ impl<M: KernelMem + Send + Sync + 'static> Host for HostileHost<M> {
     }
 
     unsafe fn copy_to_user(&self, addr: u64, _: *const u8, len: usize) -> Result<(), Errno> {
+        unlocked("user memory is written");
         point(Why::Point);
         is_mapped(addr, len)
     }
 
     fn file(&self, fd: i32) -> Result<NoFile, Errno> {
+        unlocked("a descriptor is looked up");
         point(Why::Point);
         match fd {
             _ if self.as_worker.load(SeqCst) => Err(Errno::EAGAIN),
@@ -327,12 +330,14 @@ impl<M: KernelMem + Send + Sync + 'static> Host for HostileHost<M> {
     }
 
     fn pause(&self) -> Result<(), Errno> {
+        unlocked("others get the processor");
         point(Why::Point);
         if self.killed.load(SeqCst) { Err(Errno::ECANCELED) } else { Ok(()) }
     }
 
     /// Others run until one of them wakes this sleeper, or none has anything left to do. Then nothing will ever come.
     fn wait(&self, deadline: Option<u64>, ready: &mut dyn FnMut() -> bool) -> Waited {
+        unlocked("a thread sleeps");
         let mut seen = self.notified.load(SeqCst);
         let mut awake = true;
         loop {

@@ -53,6 +53,15 @@ pub fn is_locked() -> bool {
     LOCKS.get() > 0
 }
 
+/// LOCK-1: what may sleep, fault or call back is called under no lock of the ring.
+///
+/// # Panics
+///
+/// If this thread holds one.
+pub fn unlocked(what: &str) {
+    assert!(!is_locked(), "LOCK-1: {what} under a lock of the ring");
+}
+
 /// Nobody else runs in `body`.
 pub fn locked<R>(body: impl FnOnce() -> R) -> R {
     struct Unlock;

@@ -10,6 +10,13 @@ use super::hostile::Record;
 use super::pairing::Pairing;
 use super::probe::{HELD, cmd};
 
+const EBADF: i32 = Errno::EBADF.to_res();
+const EBUSY: i32 = Errno::EBUSY.to_res();
+const ECANCELED: i32 = Errno::ECANCELED.to_res();
+const EFAULT: i32 = Errno::EFAULT.to_res();
+const EINVAL: i32 = Errno::EINVAL.to_res();
+const EIO: i32 = Errno::EIO.to_res();
+
 /// What may have come between a driver and an entry that is well formed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Circumstances {
@@ -32,12 +39,37 @@ pub struct Judge {
     pub circumstances: Circumstances,
 }
 
+/// The results that are allowed.
+#[derive(Clone, Debug)]
+struct Results {
+    these: Vec<i32>,
+    /// And any from 0 to this.
+    most: Option<i32>,
+}
+
+impl Results {
+    fn of(these: &[i32]) -> Self {
+        Self { these: these.to_vec(), most: None }
+    }
+
+    fn error(errno: Errno) -> Self {
+        Self::of(&[errno.to_res()])
+    }
+
+    fn allow(&self, res: i32) -> bool {
+        self.these.contains(&res) || self.most.is_some_and(|most| (0..=most).contains(&res))
+    }
+
+    fn may_succeed(&self) -> bool {
+        self.most.is_some() || self.these.iter().any(|res| *res >= 0)
+    }
+}
+
 /// What may come of an entry.
 #[derive(Clone, Debug)]
 struct Expected {
     user_data: u64,
-    /// The results that are allowed; `None` if any is.
-    results: Option<Vec<i32>>,
+    results: Results,
     extra: [u64; 2],
     skip_success: bool,
     /// It is well formed.
@@ -49,7 +81,7 @@ struct Expected {
 /// What may come of one entry by itself.
 #[derive(Clone, Debug)]
 pub struct Alone {
-    results: Option<Vec<i32>>,
+    results: Results,
     formed: bool,
     /// Its opcode was.
     given_up: bool,
@@ -69,15 +101,11 @@ impl Alone {
         let restarts = |res: &i32| matches!(res, -514..=-512 | -516) && is(Errno::EINTR);
         let fits = match &self.results {
             _ if self.given_up => is(Errno::EOPNOTSUPP),
-            None => res >= LEAST,
-            Some(results) => results.iter().any(|one| *one == res || restarts(one)),
+            results => results.allow(res) || results.these.iter().any(restarts),
         };
         assert!(fits || (!self.given_up && (ends || never)), "SUB-2: {res} is no result of {self:?}");
     }
 }
-
-/// The least result there is.
-const LEAST: i32 = -4095;
 
 /// The row of an opcode in docs/protocol.md: what its entries may hold besides `user_data`. `fd` is apart.
 struct Row {
@@ -133,6 +161,25 @@ impl Row {
     }
 }
 
+/// Whether the table lets an entry through; `tail` is its second half, if it has one, and `files` says that the driver takes files.
+#[must_use]
+pub fn is_formed(sqe: &Sqe, tail: &[u64], files: bool) -> bool {
+    Row::of(sqe.opcode).is_some_and(|row| row.fits(sqe, tail, files))
+}
+
+/// The results of an ASYNC_CANCEL. With ALL or ANY it counts those it has canceled.
+fn cancel(sqe: &Sqe) -> Results {
+    let has = |flag: u32| sqe.op_flags & flag != 0;
+    let (all, any, by_data, by_opcode) = (has(1), has(4), has(16), has(32));
+    let names_data = by_data || !(any || by_opcode);
+    let refers = (names_data || sqe.addr == 0) && if by_opcode { sqe.len <= 255 } else { sqe.len == 0 };
+    if !refers || (any && (by_data || by_opcode)) {
+        return Results::error(Errno::EINVAL);
+    }
+    let most = if all || any { limit::INFLIGHT as i32 } else { 0 };
+    Results { these: vec![Errno::ENOENT.to_res(), Errno::EALREADY.to_res()], most: Some(most) }
+}
+
 impl Judge {
     /// Of a ring with such completions; `probe` says with which driver.
     #[must_use]
@@ -143,56 +190,88 @@ impl Judge {
     fn expect(&self, words: &[u64; 16]) -> Expected {
         let [a, b, c, d, e, f, g, h, tail @ ..] = *words;
         let sqe = Sqe::from_words([a, b, c, d, e, f, g, h]);
-        let formed = Row::of(sqe.opcode).is_some_and(|row| row.fits(&sqe, &tail, self.probe));
+        let formed = is_formed(&sqe, &tail, self.probe);
         let mut extra = [0; 2];
         let results = match sqe.opcode {
-            _ if !formed => Some(vec![Errno::EINVAL.to_res()]),
-            op::NOP => Some(vec![0]),
+            _ if !formed => Results::error(Errno::EINVAL),
+            op::NOP => Results::of(&[0]),
             op::CMD => {
-                let (results, own) = self.command(&sqe, g, h);
-                extra = own;
-                results
+                if sqe.off as u32 == 0 {
+                    extra = [g, h];
+                }
+                self.command(&sqe, g, h)
             }
-            op::ASYNC_CANCEL => None,
-            _ if self.probe => None,
-            _ => Some(vec![Errno::EOPNOTSUPP.to_res()]),
+            op::ASYNC_CANCEL => cancel(&sqe),
+            _ if self.probe => self.transfer(&sqe),
+            _ => Results::error(Errno::EOPNOTSUPP),
         };
         let skip_success = sqe.flags & sqe_flags::CQE_SKIP_SUCCESS != 0;
         Expected { user_data: e, results, extra, skip_success, formed, unfinished: false }
     }
 
-    /// The results that a command may have, and the second half of its completion.
-    fn command(&self, sqe: &Sqe, first: u64, second: u64) -> (Option<Vec<i32>>, [u64; 2]) {
-        const ECANCELED: i32 = Errno::ECANCELED.to_res();
-        const EBUSY: i32 = Errno::EBUSY.to_res();
+    /// The results that a command may have.
+    fn command(&self, sqe: &Sqe, first: u64, second: u64) -> Results {
         let low31 = |word: u64| (word & 0x7fff_ffff) as i32;
-        let end = sqe.addr.checked_add(sqe.len.into());
-        // The pool has two buffers of 4096 bytes.
-        let reachable = if sqe.op_flags & 1 == 0 {
-            end.is_some()
-        } else {
-            self.pool && sqe.buf_index < 2 && end.is_some_and(|end| end <= 4096)
-        };
         // EBUSY: requests that may wait without bound have most slots already (CQ-4).
         let mut results = match sqe.off as u32 {
-            _ if sqe.len > limit::TRANSFER_BYTES => vec![Errno::EINVAL.to_res()],
-            _ if !reachable => vec![Errno::EFAULT.to_res()],
+            _ if self.astray(sqe).is_some() => return self.transfer(sqe),
             0 => vec![low31(first)],
-            1 => vec![if (first as i32) < -4095 { Errno::EIO.to_res() } else { first as i32 }],
+            1 => vec![if (first as i32) < -4095 { EIO } else { first as i32 }],
             2 => vec![low31(second), ECANCELED, EBUSY],
             3 => vec![Errno::ETIME.to_res(), ECANCELED, EBUSY],
-            cmd::HOLD | cmd::HOLD_FOREVER if self.probe => {
-                vec![HELD, ECANCELED, EBUSY, Errno::EFAULT.to_res(), Errno::EIO.to_res()]
-            }
-            cmd::DROP if self.probe => vec![Errno::EIO.to_res()],
-            cmd::READ if self.probe => return (None, [0; 2]),
+            cmd::HOLD | cmd::HOLD_FOREVER if self.probe => vec![HELD, ECANCELED, EBUSY, EFAULT, EIO],
+            cmd::DROP if self.probe => vec![EIO],
+            cmd::READ if self.probe => return self.transfer(sqe),
             _ => vec![Errno::EOPNOTSUPP.to_res()],
         };
         if self.probe {
             // Its descriptor may lead to nothing.
-            results.push(Errno::EBADF.to_res());
+            results.push(EBADF);
         }
-        (Some(results), if sqe.off as u32 == 0 { [first, second] } else { [0; 2] })
+        Results { these: results, most: None }
+    }
+
+    /// The results of what moves bytes, or of FSYNC, which moves none: what the driver does with them is its own [`probe`](super::probe)'s.
+    fn transfer(&self, sqe: &Sqe) -> Results {
+        let vector = matches!(sqe.opcode, op::READV | op::WRITEV) && sqe.len > 0;
+        let none = matches!(sqe.opcode, op::FSYNC) || (sqe.len == 0 && !vector);
+        let mut results = if let Some(errno) = self.astray(sqe) {
+            Results::error(errno)
+        } else if sqe.flags & sqe_flags::ASYNC != 0 {
+            Results::of(&[HELD, ECANCELED])
+        } else {
+            // As much as it reads, and writes, of them.
+            Results { these: Vec::new(), most: Some(if none { 0 } else { 48 }) }
+        };
+        if self.astray(sqe).is_none() && !none {
+            results.these.push(EFAULT);
+        }
+        if vector && sqe.len <= limit::IOV {
+            // What it says is not known here.
+            results.these.push(EINVAL);
+        }
+        if self.probe {
+            results.these.push(EBADF);
+        }
+        results
+    }
+
+    /// What is wrong with where an entry's bytes are, if that can be told from the entry.
+    fn astray(&self, sqe: &Sqe) -> Option<Errno> {
+        let end = sqe.addr.checked_add(sqe.len.into());
+        let in_pool = match sqe.opcode {
+            op::FSYNC => return None,
+            op::READV | op::WRITEV => return (sqe.len > limit::IOV).then_some(Errno::EINVAL),
+            op::CMD => sqe.op_flags & 1 != 0,
+            opcode => matches!(opcode, op::READ_FIXED | op::WRITE_FIXED),
+        };
+        // The pool has two buffers of 4096 bytes.
+        let reachable = end.is_some_and(|end| !in_pool || (self.pool && sqe.buf_index < 2 && end <= 4096));
+        match (sqe.len > limit::TRANSFER_BYTES, reachable) {
+            (true, _) => Some(Errno::EINVAL),
+            (false, false) => Some(Errno::EFAULT),
+            (false, true) => None,
+        }
     }
 
     /// What may come of an entry by itself, at a door that is no ring's: docs/protocol.md, "Doors".
@@ -209,8 +288,8 @@ impl Judge {
         let results = match (well, formed && fixed && given_up) {
             (true, _) => results,
             // Refused for two reasons: nothing says which comes first.
-            (false, true) => Some(vec![Errno::EINVAL.to_res(), Errno::EOPNOTSUPP.to_res()]),
-            (false, false) => Some(vec![Errno::EINVAL.to_res()]),
+            (false, true) => Results::of(&[EINVAL, Errno::EOPNOTSUPP.to_res()]),
+            (false, false) => Results::error(Errno::EINVAL),
         };
         Alone { results, formed: well, given_up: well && given_up }
     }
@@ -262,13 +341,12 @@ impl Expected {
         cqe.flags == 0
             && extra_fits
             && !(self.skip_success && cqe.res >= 0)
-            && (self.results.as_ref().is_none_or(|results| results.contains(&cqe.res))
+            && (self.results.allow(cqe.res)
                 || (self.formed && restricted && cqe.res == Errno::EOPNOTSUPP.to_res())
                 || (self.formed && killed && cqe.res == Errno::ECANCELED.to_res()))
     }
 
     fn may_be_silent(&self) -> bool {
-        let succeeds = self.results.as_ref().is_none_or(|results| results.iter().any(|res| *res >= 0));
-        self.unfinished || (self.skip_success && succeeds)
+        self.unfinished || (self.skip_success && self.results.may_succeed())
     }
 }

@@ -11,6 +11,8 @@ use sq_driver::abi::{DEFERRED, RawOp, Table};
 use sq_driver::{Driver, Errno, Issued, Op, Opcodes, Payload, Request, RequestId, op};
 use sq_uapi::consts::{limit, sqe_flags};
 
+use super::interleave::unlocked;
+
 /// Commands beyond the null driver's.
 pub mod cmd {
     /// Is held until [`super::complete_oldest`] or a cancel.
@@ -128,6 +130,7 @@ impl<const BATCHES: bool> Driver for Probe<BATCHES> {
     const BATCHES: bool = BATCHES;
 
     fn issue<'op>(&self, mut op: Op<'op>) -> Issued<'op> {
+        unlocked("issue is called");
         let command = if op.entry().opcode() == op::CMD { op.entry().cmd_op() } else { cmd::READ };
         let fresh: u64 = op.payload().segments().iter().map(|segment| segment.len).sum();
         assert_eq!(op.payload().left(), fresh, "SNAP-3: the payload is not the sum of its segments");
@@ -155,6 +158,7 @@ impl<const BATCHES: bool> Driver for Probe<BATCHES> {
     }
 
     fn cancel(&self, id: RequestId) {
+        unlocked("cancel is called");
         let found = HOLDS.with_borrow_mut(|holds| {
             let at = holds.iter().position(|request| request.id() == id)?;
             holds.remove(at)

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 
-use kmod_sq::{Geometry, Ready, RingRef};
+use kmod_sq::{Geometry, Mode, Ready, Ring, RingRef};
 use liburing_shm::ring::{Consumer, Producer};
 use sq_driver::Bound;
 use sq_null::Null;
@@ -95,8 +95,8 @@ struct World {
     serial: Cell<u64>,
     /// Entries that were pushed and not copied yet, as long as nobody meddles.
     pushed: RefCell<VecDeque<[u64; 8]>>,
-    /// Somebody writes to the ring who does not keep the protocol.
-    lawless: Cell<bool>,
+    /// Somebody writes to the ring who does not keep the protocol: entries are not what was pushed.
+    meddled: Cell<bool>,
     /// Opcodes that were not given up.
     allowed: Cell<u64>,
     /// What poll has said.
@@ -104,6 +104,8 @@ struct World {
     judge: RefCell<Judge>,
     others: RefCell<VecDeque<(u8, Step)>>,
     depth: Cell<u32>,
+    /// Turns that others had, in the middle of calls.
+    turns: Cell<u64>,
     ran: Cell<Ran>,
 }
 
@@ -208,8 +210,8 @@ impl World {
             unsafe { ring_over(geometry, mem.clone(), pool, &Null) }
         };
         let ring = ring.unwrap();
-        let lawless = attack.rate() > 0;
-        ring.host().lawless.store(lawless, SeqCst);
+        let attacked = attack.rate() > 0;
+        ring.host().lawless.store(attacked, SeqCst);
         ring.host().traces.store(attack.traces(), SeqCst);
         Some(Self {
             probe,
@@ -221,12 +223,13 @@ impl World {
             consumer: RefCell::new(Consumer::new()),
             serial: Cell::new(1),
             pushed: RefCell::default(),
-            lawless: Cell::new(lawless),
+            meddled: Cell::new(attacked),
             allowed: Cell::new(u64::MAX),
             polled: Cell::default(),
             judge: RefCell::new(Judge::new(probe, bytes > 0, shape.wide_cqe())),
             others: RefCell::new(others.into()),
             depth: Cell::new(0),
+            turns: Cell::new(0),
             ran: Cell::default(),
         })
     }
@@ -266,6 +269,7 @@ impl World {
             (None, None) => false,
         };
         self.depth.set(self.depth.get() - 1);
+        self.turns.set(self.turns.get() + u64::from(did));
         did
     }
 
@@ -279,8 +283,9 @@ impl World {
         self.producer.borrow_mut().publish();
     }
 
+    /// Somebody moves indices who does not keep the protocol: what is published was not pushed, and nobody rings for it.
     fn lawless(&self) {
-        self.lawless.set(true);
+        self.meddled.set(true);
         if let Some(ring) = self.ring() {
             ring.host().lawless.store(true, SeqCst);
         }
@@ -301,11 +306,14 @@ impl World {
         }
     }
 
-    /// A call that says how many entries it has consumed: no more than went meanwhile.
-    fn consumes(&self, call: impl FnOnce() -> u32) {
-        let before = self.mem.published().consumed();
+    /// A call that says how many entries it has consumed: no more than went meanwhile, and no less if nobody else could consume any. If
+    /// it fails, it has consumed none.
+    fn consumes(&self, ring: &Ring<HostileHost>, call: impl FnOnce() -> u32) {
+        let (before, turns) = (self.mem.published().consumed(), self.turns.get());
         let said = u64::from(call());
         let went = self.mem.published().consumed() - before;
+        let by_itself = ring.geometry().mode == Mode::Caller && self.turns.get() == turns;
+        assert!(!by_itself || said == went, "SUB-1: {went} entries went, and the call that took them says {said}");
         assert!(said <= went, "SUB-1: {went} entries went, and a call says that it consumed {said}");
         let most = 2 * u64::from(self.sq_entries);
         assert!(said <= most, "BELL-3: {said} entries in one call");
@@ -328,7 +336,7 @@ impl World {
         match step {
             Step::Submit => {
                 self.publish();
-                self.consumes(|| ring.doorbell().unwrap_or(0));
+                self.consumes(&ring, || ring.doorbell().unwrap_or(0));
             }
             Step::Enter { flags, min_complete, timeout_ns, min_wait_ns } => {
                 self.publish();
@@ -345,7 +353,7 @@ impl World {
                     enter.min_wait_ns *= u64::from(flags >> 3 & 1);
                 }
                 let mut entered = Ok(0);
-                self.consumes(|| {
+                self.consumes(&ring, || {
                     entered = ring.enter(&mut enter);
                     enter.consumed
                 });
@@ -403,8 +411,6 @@ impl World {
                 let _ = ring.register(&reg);
             }
             Step::Call(call) => {
-                // It may do anything that a call can do.
-                self.lawless();
                 self.judge.borrow_mut().circumstances.restricted |= call.number().0 == ioctl::REGISTER;
                 calls::on_ring(call, &ring);
             }
@@ -458,11 +464,11 @@ impl World {
                 if (1..5).contains(&(word % 8))
                     && let Some(ring) = self.ring()
                 {
-                    self.consumes(|| ring.doorbell().unwrap_or(0));
+                    self.consumes(&ring, || ring.doorbell().unwrap_or(0));
                 }
             }
             Step::Flip { slot, bit } => {
-                self.lawless();
+                self.meddled.set(true);
                 self.mem.meddle(|user| {
                     let slot = usize::from(*slot) % user.sqes.len();
                     user.sqes[slot][usize::from(bit / 64 % 16)] ^= 1 << (bit % 64);
@@ -497,7 +503,7 @@ impl World {
     /// SNAP-1, SUB-1: if nobody meddles, the entries are those that were pushed, each once and in order.
     fn in_order(&self, news: &Record) {
         let mut pushed = self.pushed.borrow_mut();
-        if self.lawless.get() {
+        if self.meddled.get() {
             return pushed.clear();
         }
         for words in &news.accepted {
