@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use liburing_shm::{CancelFlags, Errno, Ring, Wait, opcode};
 
-use super::common::{SOON, delay, echo, errno, never, one, reap, ring};
+use super::common::{SOON, delay, echo, errno, never, one, reap, ring, wait};
 
 /// A ring with requests in flight, their `user_data` 10, 11, ...
 fn with_never(count: u64) -> Ring {
@@ -19,7 +19,7 @@ fn with_never(count: u64) -> Ring {
 }
 
 fn canceled(ring: &mut Ring, count: u32) -> Vec<u64> {
-    ring.submitter().wait(&Wait::new(count).timeout(SOON)).unwrap();
+    wait(ring.submitter(), Wait::new(count)).unwrap();
     let done = reap(ring);
     assert!(done.iter().all(|done| done.result() == Err(Errno::ECANCELED)), "{done:?}");
     let mut ids: Vec<_> = done.iter().map(|done| done.user_data()).collect();
@@ -74,7 +74,7 @@ fn one_of(ring: &mut Ring, entry: liburing_shm::Entry) -> Result<u32, Errno> {
     ring.submission().push(entry.user_data(1)).unwrap();
     ring.submit().unwrap();
     loop {
-        ring.submitter().wait(&Wait::new(1).timeout(SOON)).unwrap();
+        wait(ring.submitter(), Wait::new(1)).unwrap();
         if let Some(done) = reap(ring).iter().find(|done| done.user_data() == 1) {
             return done.result();
         }
@@ -101,7 +101,7 @@ fn can1_cancel_against_completion_has_one_outcome() {
         ring.submission().push(delay(Duration::from_micros(lap * 3)).user_data(5)).unwrap();
         ring.submit().unwrap();
         let found = ring.submitter().cancel(CancelFlags::USERDATA, 5, 0);
-        ring.submitter().wait(&Wait::new(1).timeout(SOON)).unwrap();
+        wait(ring.submitter(), Wait::new(1)).unwrap();
         let done = reap(&mut ring);
         assert_eq!(done.len(), 1, "SUB-2");
         match (found, done[0].result()) {
@@ -122,7 +122,7 @@ fn life1_quiesce_cancels_and_nothing_is_accepted_after_it() {
     assert_eq!(done.len(), 5, "CQ-1: their completions are there to reap");
     ring.submission().push(echo(1)).unwrap();
     assert_eq!(errno(ring.submit()), Errno::ESHUTDOWN);
-    assert_eq!(errno(ring.submitter().wait(&Wait::new(1).timeout(SOON))), Errno::ESHUTDOWN);
+    assert_eq!(errno(wait(ring.submitter(), Wait::new(1))), Errno::ESHUTDOWN);
     ring.submitter().quiesce(SOON).unwrap();
 }
 
@@ -133,7 +133,7 @@ fn life1_quiesce_wakes_waiters() {
     sq.submit().unwrap();
     std::thread::scope(|scope| {
         let waiting = submitter.clone();
-        let waiter = scope.spawn(move || errno(waiting.wait(&Wait::new(4).timeout(SOON))));
+        let waiter = scope.spawn(move || errno(wait(&waiting, Wait::new(4))));
         std::thread::sleep(Duration::from_millis(20));
         submitter.quiesce(SOON).unwrap();
         assert_eq!(waiter.join().unwrap(), Errno::ESHUTDOWN);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What every test needs: the backend under test, and commands for the null driver.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use liburing_shm::opcode::{Cmd, Command};
-use liburing_shm::{Backend, Builder, Completion, Entry, Errno, Ring};
+use liburing_shm::{Backend, Builder, Completion, Entry, Errno, Error, Ring, Submitter, Wait};
 
 /// Long enough for anything that happens at all, also in an emulated guest.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -81,4 +81,12 @@ pub(crate) fn one(ring: &mut Ring, entry: Entry) -> Result<u32, Errno> {
 /// The error number that a call failed with.
 pub(crate) fn errno<T: std::fmt::Debug>(result: Result<T, liburing_shm::Error>) -> Errno {
     result.expect_err("an error").errno().expect("an error with a number")
+}
+
+/// Waits, and for less than the time that it has: what is there when that is up counts, however long it has been there.
+pub(crate) fn wait(submitter: &Submitter, wait: Wait) -> Result<u32, Error> {
+    let start = Instant::now();
+    let waited = submitter.wait(&wait.timeout(SOON));
+    assert!(start.elapsed() < SOON, "nobody woke the waiter");
+    waited
 }

@@ -3,7 +3,7 @@
 
 use liburing_shm::{CancelFlags, Errno, Ring, SqeFlags, Wait, opcode};
 
-use super::common::{SOON, build, delay, echo, never, one, reap, ring};
+use super::common::{build, delay, echo, never, one, reap, ring, wait};
 use std::time::Duration;
 
 #[test]
@@ -23,7 +23,7 @@ fn cq2_a_blocked_ring_goes_on_when_it_is_reaped() {
     let seen: Vec<_> = reap(&mut ring).iter().map(|done| done.user_data()).collect();
     assert_eq!(seen, [0, 1, 2, 3], "CQ-1: nothing is lost or overwritten");
     // Reaping rang the doorbell: nobody else had to.
-    ring.submitter().wait(&Wait::new(2).timeout(SOON)).unwrap();
+    wait(ring.submitter(), Wait::new(2)).unwrap();
     let seen: Vec<_> = reap(&mut ring).iter().map(|done| done.user_data()).collect();
     assert_eq!(seen, [4, 5]);
     assert!(ring.submitter().stats().unwrap().stalls > 0);
@@ -38,7 +38,7 @@ fn entries_beyond_max_inflight_wait_for_a_request() {
     ring.submit().unwrap();
     let mut seen = 0;
     while seen < 10 {
-        ring.submitter().wait(&Wait::new(1).timeout(SOON)).unwrap();
+        wait(ring.submitter(), Wait::new(1)).unwrap();
         for done in reap(&mut ring) {
             assert_eq!(done.result(), Ok(7));
             seen += 1;
@@ -68,7 +68,7 @@ fn sub2_an_entry_beside_requests_leaves_nothing_to_the_next() {
     ring.submit().unwrap();
     assert_eq!(one(&mut ring, echo(7)), Ok(7), "beside the request");
     ring.submitter().cancel(CancelFlags::ANY, 0, 0).unwrap();
-    ring.submitter().wait(&Wait::new(1).timeout(SOON)).unwrap();
+    wait(ring.submitter(), Wait::new(1)).unwrap();
     assert_eq!(reap(&mut ring).len(), 1);
     // Twice: it is the end of the first drain that opens the short way.
     assert_eq!(one(&mut ring, opcode::Nop::new().build()), Ok(0));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use liburing_shm::{Builder, CancelFlags, Errno, Ring, SqStats, Wait};
 
-use super::common::{SOON, build, echo, errno, never, null, reap};
+use super::common::{SOON, build, echo, errno, never, null, reap, wait};
 
 fn round_trips(ring: &mut Ring, laps: u64, batch: u64) {
     for lap in 0..laps {
@@ -15,7 +15,7 @@ fn round_trips(ring: &mut Ring, laps: u64, batch: u64) {
         ring.submit().unwrap();
         let mut seen = 0;
         while seen < batch {
-            ring.submitter().wait(&Wait::new(1).timeout(SOON)).unwrap();
+            wait(ring.submitter(), Wait::new(1)).unwrap();
             for done in reap(ring) {
                 assert_eq!((done.user_data(), done.result()), (seen, Ok((lap * batch + seen) as u32)));
                 seen += 1;
@@ -88,7 +88,7 @@ fn bell2_bell3_never_ringing_harms_nobody() {
             assert_eq!((ring.submission().room(), ring.completion().ready()), (6, 0));
             if late {
                 bell(&ring).unwrap();
-                ring.submitter().wait(&Wait::new(1).timeout(SOON)).unwrap();
+                wait(ring.submitter(), Wait::new(1)).unwrap();
                 assert_eq!(reap(&mut ring)[0].result(), Ok(1));
             }
             ring.submitter().quiesce(SOON).unwrap();
@@ -193,7 +193,7 @@ fn cq2_a_blocked_ring_goes_on_in_every_mode() {
                 pushed += 1;
             }
             ring.submit().unwrap();
-            ring.submitter().wait(&Wait::new(1).timeout(SOON)).unwrap();
+            wait(ring.submitter(), Wait::new(1)).unwrap();
             for done in reap(&mut ring) {
                 assert_eq!(done.user_data(), seen, "{what}");
                 seen += 1;
@@ -234,7 +234,7 @@ fn life1_quiesce_and_drop_in_every_mode() {
         ring.submission().push(never()).unwrap();
         ring.submission().push(echo(1)).unwrap();
         ring.submit().unwrap();
-        ring.submitter().wait(&Wait::new(1).timeout(SOON)).unwrap();
+        wait(ring.submitter(), Wait::new(1)).unwrap();
         ring.submitter().quiesce(SOON).unwrap();
         assert_eq!(reap(&mut ring).len(), 2, "{what}");
         drop(ring);

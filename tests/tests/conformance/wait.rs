@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use liburing_shm::{CancelFlags, Errno, Wait};
 use sq_conformance::guest::{eventually, sleeps_in, this_thread};
 
-use super::common::{SOON, delay, echo, errno, never, reap, ring};
+use super::common::{delay, echo, errno, never, reap, ring, wait};
 
 #[test]
 fn wait1_ends_when_enough_is_there() {
@@ -37,7 +37,7 @@ fn bell4_a_completion_from_elsewhere_wakes_the_waiter() {
     for _ in 0..20 {
         ring.submission().push(delay(Duration::from_millis(2)).user_data(3)).unwrap();
         ring.submit().unwrap();
-        ring.submitter().wait(&Wait::new(1).timeout(SOON)).unwrap();
+        wait(ring.submitter(), Wait::new(1)).unwrap();
         let done = reap(&mut ring);
         assert_eq!((done.len(), done[0].user_data(), done[0].result()), (1, 3, Ok(7)));
     }
@@ -56,7 +56,7 @@ fn bell4_a_waiter_for_many_is_woken_once() {
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| {
             tell.send(this_thread()).unwrap();
-            submitter.wait(&Wait::new(8).timeout(SOON))
+            wait(&submitter, Wait::new(8))
         });
         let id = told.recv().unwrap();
         // In the call, or, in a process, where that sleeps.
@@ -76,7 +76,7 @@ fn wait1_min_wait_takes_what_is_there_in_the_end() {
     ring.submission().push(never()).unwrap();
     ring.submit().unwrap();
     let start = Instant::now();
-    ring.submitter().wait(&Wait::new(2).min_wait(Duration::from_millis(30)).timeout(SOON)).unwrap();
+    wait(ring.submitter(), Wait::new(2).min_wait(Duration::from_millis(30))).unwrap();
     assert!(start.elapsed() >= Duration::from_millis(30));
     assert_eq!(reap(&mut ring).len(), 1);
     // With nothing there, the timeout decides.
@@ -87,10 +87,10 @@ fn wait1_min_wait_takes_what_is_there_in_the_end() {
 #[test]
 fn wait1_or_idle_ends_when_nothing_can_come() {
     let mut ring = ring(8);
-    ring.submitter().wait(&Wait::new(1).or_idle().timeout(SOON)).unwrap();
+    wait(ring.submitter(), Wait::new(1).or_idle()).unwrap();
     ring.submission().push(delay(Duration::from_millis(10))).unwrap();
     ring.submit().unwrap();
-    ring.submitter().wait(&Wait::new(5).or_idle().timeout(SOON)).unwrap();
+    wait(ring.submitter(), Wait::new(5).or_idle()).unwrap();
     assert_eq!(reap(&mut ring).len(), 1, "one was in flight, five were asked for");
 }
 
@@ -104,7 +104,7 @@ fn wait1_a_reaper_may_wait_for_another_threads_submission() {
             sq.submit().unwrap();
             // Its half is dropped here; the ring lives on with the other.
         });
-        submitter.wait(&Wait::new(1).timeout(SOON)).unwrap();
+        wait(&submitter, Wait::new(1)).unwrap();
         assert_eq!(cq.reap().next().unwrap().user_data(), 1);
     });
 }
@@ -117,7 +117,7 @@ fn two_waiters_with_different_goals_are_both_served() {
             .into_iter()
             .map(|goal| {
                 let submitter = submitter.clone();
-                scope.spawn(move || submitter.wait(&Wait::new(goal).timeout(SOON)).map(|_| goal))
+                scope.spawn(move || wait(&submitter, Wait::new(goal)).map(|_| goal))
             })
             .collect();
         for n in 0..3 {

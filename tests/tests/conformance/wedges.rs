@@ -13,7 +13,7 @@ use liburing_shm::{
 };
 use sq_driver::{Driver, Issued, Op, Opcodes, RequestId, op};
 
-use super::common::{SOON, build, delay, echo, errno, never, one, reap};
+use super::common::{SOON, build, delay, echo, errno, never, one, reap, wait};
 
 /// Runs a test on a ring of this shape for each of those who may drain it. What a failed test printed last says who it was.
 fn whoever_drains(shape: Builder, test: impl Fn(Ring)) {
@@ -55,14 +55,6 @@ fn blocked(ring: &mut Ring) {
     let before = stalls(ring.submitter());
     ring.submit().unwrap();
     soon("the ring is blocked", || stalls(ring.submitter()) > before);
-}
-
-/// Waits, and for less than the time that it has: what is there when that is up counts, however long it has been there.
-fn wait(submitter: &Submitter, count: u32) -> Result<u32, Error> {
-    let start = Instant::now();
-    let waited = submitter.wait(&Wait::new(count).timeout(SOON));
-    assert!(start.elapsed() < SOON, "nobody woke the waiter");
-    waited
 }
 
 // Slots: taken by successes that are skipped.
@@ -111,7 +103,7 @@ fn cq4_requests_without_bound_leave_slots_to_the_others() {
         assert_eq!(done, [(14, Err(Errno::EBUSY)), (15, Err(Errno::EBUSY))]);
         assert_eq!(one(&mut ring, echo(5)), Ok(5), "the ring goes on");
         assert_eq!(ring.submitter().cancel(CancelFlags::USERDATA, 3, 0).unwrap(), 0);
-        wait(ring.submitter(), 1).unwrap();
+        wait(ring.submitter(), Wait::new(1)).unwrap();
         assert_eq!(reap(&mut ring)[0].user_data(), 3);
         ring.submission().push(never().user_data(99)).unwrap();
         ring.submit().unwrap();
@@ -151,10 +143,10 @@ fn slots_held_by_slow_requests_are_got_back_by_cancel() {
         let waits = ring.submitter().wait(&Wait::new(1).timeout(Duration::from_millis(20)));
         assert_eq!(errno(waits), Errno::ETIME, "WAIT-1: a wait goes on, since one of the four will end");
         assert_eq!(ring.submitter().cancel(CancelFlags::ANY, 0, 0).unwrap(), 4);
-        wait(ring.submitter(), 4).unwrap();
+        wait(ring.submitter(), Wait::new(4)).unwrap();
         let done = reap(&mut ring);
         assert!(done.iter().all(|done| done.result() == Err(Errno::ECANCELED)));
-        wait(ring.submitter(), 1).unwrap();
+        wait(ring.submitter(), Wait::new(1)).unwrap();
         assert_eq!(reap(&mut ring)[0].user_data(), 1);
     });
 }
@@ -186,7 +178,7 @@ fn wait1_min_complete_is_what_there_can_be_at_most() {
             ring.submission().push(echo(n)).unwrap();
         }
         ring.submit().unwrap();
-        wait(ring.submitter(), u32::MAX).unwrap();
+        wait(ring.submitter(), Wait::new(u32::MAX)).unwrap();
         assert_eq!(reap(&mut ring).len(), 4);
     });
 }
@@ -201,9 +193,9 @@ fn wait1_a_wait_on_a_blocked_ring_ends() {
             if lap == 0 { consumed(&mut ring) } else { blocked(&mut ring) }
         }
         // min_complete is clamped to the 4 that there can be, and they are there.
-        wait(ring.submitter(), 100).unwrap();
+        wait(ring.submitter(), Wait::new(100)).unwrap();
         assert_eq!(reap(&mut ring).len(), 4);
-        wait(ring.submitter(), 4).unwrap();
+        wait(ring.submitter(), Wait::new(4)).unwrap();
         assert_eq!(reap(&mut ring).len(), 4);
     });
 }
@@ -222,7 +214,7 @@ fn wait1_goes_on_while_requests_hold_every_slot() {
             ring.submit().unwrap();
             let mut seen = Vec::new();
             while seen.len() < 3 {
-                let waited = wait(ring.submitter(), goal.min(3 - seen.len() as u32));
+                let waited = wait(ring.submitter(), Wait::new(goal.min(3 - seen.len() as u32)));
                 let done = reap(&mut ring);
                 match waited {
                     Ok(_) => assert!(!done.is_empty(), "a wait for {goal} is over, and nothing is there"),
@@ -249,7 +241,7 @@ fn wait1_a_wait_for_what_only_reaping_allows_says_so() {
         consumed(&mut ring);
         ring.submission().push(echo(2)).unwrap();
         ring.submit().unwrap();
-        assert_eq!(errno(wait(ring.submitter(), 2)), Errno::EBUSY);
+        assert_eq!(errno(wait(ring.submitter(), Wait::new(2))), Errno::EBUSY);
         assert_eq!(reap(&mut ring)[0].result(), Ok(1));
         ready(&mut ring, 1);
         assert_eq!(reap(&mut ring)[0].result(), Ok(2));
@@ -264,7 +256,7 @@ fn wait1_a_waiter_is_woken_when_only_reaping_allows_more() {
         consumed(&mut ring);
         let submitter = ring.submitter().clone();
         std::thread::scope(|scope| {
-            let waiter = scope.spawn(move || wait(&submitter, 2));
+            let waiter = scope.spawn(move || wait(&submitter, Wait::new(2)));
             // Time to fall asleep. Without it the waiter finds the ring blocked.
             std::thread::sleep(Duration::from_millis(20));
             for n in 1..=2 {
@@ -375,7 +367,7 @@ fn cq2_a_reaper_that_publishes_late_holds_the_ring_up_and_no_longer() {
                 2 * lap,
                 "CQ-1: a slot that is not given back is not used"
             );
-            wait(&submitter, 2).unwrap();
+            wait(&submitter, Wait::new(2)).unwrap();
             drop(late);
             soon("the ring goes on", || cq.ready() == 2);
         }
