@@ -40,6 +40,9 @@ const RINGS: &str = "sq_rust.o";
 /// Where an entry is consumed that comes alone.
 const DOORBELL: &str = "sq_ring_doorbell";
 
+/// Functions besides with a full fence, and the one that the memory's `kernel_fence` must have left there.
+const FENCED: [(&str, &str); 2] = [("sq_ring_poll_awake", "BellKernel"), ("sq_ring_poll", "WatchKernel")];
+
 /// Checks each Rust object in the build directory `out`; returns one line of figures for each.
 ///
 /// # Errors
@@ -91,11 +94,18 @@ fn check_object(object: &Path) -> Result<String> {
             faults.extend(drain.faults());
             let _ = write!(note, "; {}", drain.note());
         }
+        faults.extend(FENCED.iter().filter_map(|(name, fence)| unfenced(&functions, name, fence)));
     }
     if !faults.is_empty() {
         bail!("object check of {name}:\n  {}", faults.join("\n  "));
     }
     Ok(note)
+}
+
+/// A function that must have a fence, and has none.
+fn unfenced(functions: &[code::Function], name: &str, fence: &str) -> Option<String> {
+    let fenced = functions.iter().any(|function| function.name == name && function.has_fence());
+    (!fenced).then(|| format!("{name} has no full fence: {fence}"))
 }
 
 fn unjustified(found: &[String], justified: &[(&str, &str)]) -> Vec<String> {

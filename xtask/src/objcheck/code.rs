@@ -100,6 +100,12 @@ impl Instruction {
         self.name.starts_with("lock ") || ["mfence", "lfence", "sfence"].contains(&self.name.as_str()) || swaps
     }
 
+    /// A full fence, and nothing but that: `mfence`, or a locked or of nothing to the top of the stack.
+    pub(super) fn is_fence(&self) -> bool {
+        let on_stack = self.memory().is_some_and(|memory| memory.base == Some("rsp"));
+        self.name == "mfence" || (self.name.starts_with("lock or") && on_stack)
+    }
+
     pub(super) fn memory(&self) -> Option<&Memory> {
         self.operands.iter().find_map(|operand| match operand {
             Operand::Memory(memory) => Some(memory),
@@ -126,6 +132,10 @@ impl Instruction {
 }
 
 impl Function {
+    pub(super) fn has_fence(&self) -> bool {
+        self.code.iter().any(Instruction::is_fence)
+    }
+
     /// Where control may go from the instruction at `at`.
     pub(super) fn successors(&self, at: usize) -> Vec<usize> {
         let instruction = &self.code[at];

@@ -136,7 +136,7 @@ impl<'a> Loop<'a> {
     }
 
     /// SNAP-1, SNAP-2: each word is loaded once, and nobody has the entry's address afterwards. And a round calls nobody but
-    /// the driver, and orders nothing: fences are a batch's.
+    /// the driver, and orders nothing: fences are a batch's, and an entry alone is one.
     pub(super) fn faults(&self) -> Vec<String> {
         let mut faults = BTreeSet::new();
         if self.copy.loads.len() != WORDS as usize {
@@ -157,6 +157,10 @@ impl<'a> Loop<'a> {
         let fences = self.count(Instruction::is_locked);
         if fences > 0 && !self.alone {
             faults.insert(format!("the drain loop has {fences} fences or locked instructions an operation"));
+        }
+        // BELL-4: between showing a batch and looking whether anybody watches. An entry alone is a batch; others are published elsewhere.
+        if self.alone && self.count(Instruction::is_fence) == 0 {
+            faults.insert("a batch is published without a full fence: PostKernel".to_owned());
         }
         let name = &self.function.name;
         faults.into_iter().map(|fault| format!("{name}: {fault}")).collect()

@@ -3,7 +3,7 @@
 
 use super::code::functions;
 use super::hot::{alone, loops};
-use super::{Relocations, allowed, unjustified, vector_instructions};
+use super::{Relocations, allowed, unfenced, unjustified, vector_instructions};
 
 #[test]
 fn relocations_are_counted_and_panics_found_outside_core() {
@@ -67,6 +67,7 @@ const BACK: &str = "\
   60:\tmov    %r13,(%r12)
   64:\tinc    %r15d
   68:\tjne    4 <run+0x4>
+  6a:\tlock orl $0x0,(%rsp)
   6c:\tjmp    71 <run+0x71>
 \t\t\t6d: R_X86_64_PLT32\t__x86_return_thunk-0x4
   80:\tcall   85 <run+0x85>
@@ -100,6 +101,7 @@ fn the_shortest_round_is_that_of_a_bare_entry() {
 fn the_way_of_an_entry_alone_leaves_the_function() {
     const OUT: &str =
         "  60:\tmov    %r13,(%r12)\n  6c:\tjmp    71 <run+0x71>\n\t\t\t6d: R_X86_64_PLT32\t__x86_return_thunk-0x4\n";
+    const FENCE: &str = "  5f:\tlock orl $0x0,(%rsp)\n";
     let faults = |after: &str| {
         let listing = [HEAD, COPY, "  3c:\tlea    (%r10,%r9,1),%rbx\n", CALL, after, OUT].concat();
         let functions = functions(&listing);
@@ -108,8 +110,10 @@ fn the_way_of_an_entry_alone_leaves_the_function() {
         assert!(way.note().starts_with("an operation that comes alone: "), "{}", way.note());
         way.faults()
     };
-    assert_eq!(faults(""), [""; 0]);
-    assert_eq!(faults("  5d:\tmov    (%rbx),%rax\n"), ["run: a second look at the entry: mov 0x0(rbx)"]);
+    assert_eq!(faults(FENCE), [""; 0]);
+    let again = ["  5d:\tmov    (%rbx),%rax\n", FENCE].concat();
+    assert_eq!(faults(&again), ["run: a second look at the entry: mov 0x0(rbx)"]);
+    assert_eq!(faults("  5d:\tlock incq (%r14)\n"), [UNFENCED]);
 }
 
 #[test]
@@ -141,6 +145,19 @@ fn a_call_that_is_not_the_drivers_is_found() {
     assert_eq!(faults("", clock), ["run: the drain loop calls sq_now_ns"]);
     let twice = "  5d:\tcall   62 <run+0x62>\n\t\t\t5e: R_X86_64_PLT32\t__x86_indirect_thunk_rax-0x4\n";
     assert_eq!(faults("", twice), ["run: the drain loop calls 2 pointers an operation"]);
+}
+
+const UNFENCED: &str = "run: a batch is published without a full fence: PostKernel";
+
+#[test]
+fn a_fence_that_is_not_there_is_found() {
+    let fence = "  6a:\tlock orl $0x0,(%rsp)\n";
+    let listing = [HEAD, COPY, CALL, BACK].concat();
+    for (other, is_one) in [(fence, true), ("  6a:\tmfence\n", true), ("  6a:\tlock orl $0x4,0xd1c(%rdi)\n", false)] {
+        let fault = unfenced(&functions(&listing.replace(fence, other)), "run", "x");
+        assert_eq!(fault.is_none(), is_one, "{other}: {fault:?}");
+    }
+    assert_eq!(unfenced(&functions(&listing), "another", "x"), Some("another has no full fence: x".to_owned()));
 }
 
 #[test]

@@ -12,6 +12,7 @@ const HOME: &str = "kmod-sq/kernel/glue/home.c";
 const MEMORY: &str = "kmod-sq/kernel/glue/memory.c";
 const SQ: &str = "kmod-sq/src/sq.rs";
 const COPY: &str = "uapi/src/copy.rs";
+const MAPPED: &str = "uapi/src/mapped.rs";
 
 /// What a bare entry passes before its driver is called.
 const BARE: &str = "*op4 = user_data;";
@@ -32,6 +33,13 @@ pub(super) const ROWS: &[Mutant] = &[
         SQ,
         [BARE, "*op4 = user_data; ring.mem.kernel_fence(Fence::PostKernel);"],
         Check::Object("the drain loop has 1 fences"),
+    ),
+    row(
+        "no kernel fence in real memory",
+        "BELL-4",
+        MAPPED,
+        ["kernel_fence(&self, _: Fence) {\n        fence(Ordering::SeqCst);", "kernel_fence(&self, _: Fence) {"],
+        Check::Object("without a full fence"),
     ),
     row(
         "a call an operation",
