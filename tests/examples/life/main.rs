@@ -4,6 +4,7 @@
 //! `xtask vm test` runs each group as a job of its own and reads dmesg after it. One line a check; exit code 1 if one fails, 77
 //! if the group cannot be run. `SQ_LONG=1` makes the counts those of `cargo xtask nightly`, `SQ_PART=1` a fifth of the usual ones.
 
+mod accounts;
 mod attack;
 mod fail_nth;
 mod hostile;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         "stall" => stall::CHECKS,
         "users" => users::CHECKS,
         "memory" => memory::CHECKS,
+        "accounts" => accounts::CHECKS,
         "attack" => attack::CHECKS,
         "planted" => planted::CHECKS,
         "fail-nth" => match fail_nth::prepare() {
@@ -102,7 +104,7 @@ fn main() -> ExitCode {
         "stranger" => return share::stranger(args.get(2).map_or("", String::as_str)),
         _ => {
             eprintln!(
-                "usage: life attack|storm|kill|share|poll|hostile|stall|users|memory|fail-nth|planted [PART OF A CHECK'S NAME]|syscalls [SEED [PROGRAMS]]|unload MODULE.."
+                "usage: life attack|storm|kill|share|poll|hostile|stall|users|memory|accounts|fail-nth|planted [PART OF A CHECK'S NAME]|syscalls [SEED [PROGRAMS]]|unload MODULE.."
             );
             return ExitCode::from(2);
         }

@@ -29,7 +29,7 @@ mount -t cgroup2 cgroup /sys/fs/cgroup
 echo 1 >/proc/sys/vm/unprivileged_userfaultfd";
 
 /// Groups, and whether they run as an ordinary user. They are no [`Depth::Part`].
-const GROUPS: [(&str, bool); 8] = [
+const GROUPS: [(&str, bool); 9] = [
     ("storm", true),
     ("kill", true),
     ("hostile", true),
@@ -38,6 +38,7 @@ const GROUPS: [(&str, bool); 8] = [
     ("share", false),
     ("poll", true),
     ("memory", false),
+    ("accounts", false),
 ];
 
 /// Adds the jobs; the last one unloads `modules`.

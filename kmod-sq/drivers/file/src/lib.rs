@@ -9,7 +9,7 @@
 //! | a file that is neither regular nor a block device | `-EOPNOTSUPP`: its operations might never end |
 //! | a file that is a call to the kernel: of procfs, sysfs, tracefs, debugfs, configfs and the like | `-EOPNOTSUPP`, as above |
 //! | an offset above `i64::MAX`, -1 included | `-EINVAL`: there is no current position, offsets are explicit |
-//! | canceled before it was started | `-ECANCELED` |
+//! | canceled before it was started, or its process is gone | `-ECANCELED` |
 //!
 //! A file of a FUSE file system is taken, and is as good as its server: one that does not answer holds an operation, and whoever waits
 //! for it, until it does or is killed. Nothing tells such a file system from one on a disk that is merely slow.

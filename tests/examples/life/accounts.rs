@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Whose limits and whose groups hold for what kernel threads do to files: the ring's process's. Run as root, with a version 2
+//! cgroup hierarchy at /sys/fs/cgroup, and with a file system on a disk at /mnt.
+
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use sq_uapi::consts::{register_op, setup_flags, sqe_flags};
+use sq_uapi::{SqSetup, SqStats};
+
+use crate::page::Page;
+use crate::pass;
+use crate::proc::{Child, code, sleep_us};
+use crate::raw::{MODES, Raw, cancel_any, register, stats, transfer};
+use crate::{Check, Outcome, Why, want};
+
+const FILE: &str = "/dev/sqfile";
+const READV: u64 = 1;
+const READ_FIXED: u64 = 4;
+const WRITE_FIXED: u64 = 5;
+
+const GROUP: &str = "/sys/fs/cgroup/sq-life";
+/// On a disk.
+const ON_DISK: &str = "/mnt/life-accounts";
+/// One transfer.
+const BYTES: u64 = 1 << 20;
+
+pub(crate) const CHECKS: &[Check] = &[
+    ("RLIMIT_FSIZE: what a process that is gone has published is not written", gone),
+    ("MEM-1: I/O by kernel threads is in the process's io group", io),
+    ("MEM-1: io.max holds for kernel threads, and lists of pages are charged", throttled),
+    ("MEM-1: direct I/O that waits for its turn has no pages listed", listed),
+];
+
+fn os(what: &'static str) -> impl Fn(std::io::Error) -> Why {
+    move |why| Why::from(format!("{what}: {why}"))
+}
+
+/// A file without a name. Direct: as its second descriptor is open.
+fn file(path: &str, bytes: u64) -> Result<[File; 2], Why> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true);
+    let plain = options.clone().create(true).truncate(true).open(path).map_err(os("create"))?;
+    let direct = options.custom_flags(libc::O_DIRECT).open(path).map_err(os("O_DIRECT"))?;
+    fs::remove_file(path).map_err(os("unlink"))?;
+    std::io::copy(&mut std::io::Read::take(std::io::repeat(7), bytes), &mut &plain).map_err(os("write"))?;
+    plain.sync_all().map_err(os("fsync"))?;
+    Ok([plain, direct])
+}
+
+/// A ring with a buffer, and with registered files.
+fn ring(flags: u32, entries: u32, buffer: u64, files: &[&File]) -> Result<Raw, Why> {
+    let setup = SqSetup { sq_entries: entries, flags, max_inflight: entries, buf_count: 1, ..crate::raw::shape(0, 0) };
+    let ring = Raw::new(FILE, SqSetup { buf_bytes: buffer as u32, ..setup })?;
+    let mut numbers: Vec<i32> = files.iter().map(|file| file.as_raw_fd()).collect();
+    register(ring.raw(), register_op::FILES, numbers.as_mut_ptr().expose_provenance() as u64, files.len() as u32)?;
+    Ok(ring)
+}
+
+/// On a registered file, from its first byte.
+fn fixed(opcode: u64, index: u64, user_data: u64, addr: u64, len: u64) -> [u64; 8] {
+    let mut entry = transfer(opcode, user_data, addr, len);
+    entry[0] = opcode | u64::from(sqe_flags::FIXED_FILE) << 8 | index << 32;
+    entry
+}
+
+/// A kernel thread is in the ring's memory, and stalled there, while its process ends. There is nobody any more whose limit could be asked.
+fn gone() -> Outcome {
+    const LIMIT: u64 = 4096;
+    let path = "/tmp/life-gone";
+    for mode in [setup_flags::WORKER, setup_flags::SQPOLL] {
+        let file = File::create(path).map_err(os("create"))?;
+        let [ours, theirs] = pass::pair()?;
+        let child = Child::fork(|| {
+            code((|| {
+                let limit = libc::rlimit { rlim_cur: LIMIT, rlim_max: LIMIT };
+                // SAFETY: a limit to read.
+                want!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) }, 0);
+                let mut ring = ring(mode, 8, 4 * LIMIT, &[&file])?;
+                let page = Page::new()?;
+                ring.push(fixed(READV, 0, 1, page.addr(), 1));
+                ring.push(fixed(WRITE_FIXED, 0, 2, 0, 4 * LIMIT));
+                ring.bell()?;
+                want!(page.touched(), true);
+                pass::send(&ours, &ring.fd, &ring.setup)?;
+                pass::send(&ours, &page.uffd, &ring.setup)?;
+                // As if killed: the exit closes and unmaps.
+                std::mem::forget((ring, page));
+                Ok(())
+            })())
+        });
+        let (fd, _) = pass::receive(&theirs)?;
+        let (uffd, _) = pass::receive(&theirs)?;
+        want!((mode, child.wait()), (mode, 0));
+        // Nobody serves the page any more: it is an empty one.
+        drop(uffd);
+        for _ in 0..2000 {
+            let SqStats { entries, inflight, .. } = stats(fd.as_raw_fd())?;
+            if (entries, inflight) == (2, 0) {
+                break;
+            }
+            sleep_us(1000);
+        }
+        drop(fd);
+        crate::proc::all_given_back()?;
+        want!((mode, file.metadata().map_err(os("stat"))?.len()), (mode, 0));
+    }
+    let _ = fs::remove_file(path);
+    Ok(())
+}
+
+/// What cannot be shown here, and is no failure.
+fn skip(why: &str) -> Outcome {
+    println!("SKIPPED: {why}");
+    Ok(())
+}
+
+/// A group. Processes join it; it goes when they have.
+struct Group;
+
+impl Group {
+    /// None: the kernel has no such controller.
+    fn new(controllers: &[&str]) -> Result<Option<Self>, Why> {
+        let there = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").map_err(os("cgroup.controllers"))?;
+        if controllers.iter().any(|wanted| !there.split_whitespace().any(|name| name == *wanted)) {
+            return Ok(None);
+        }
+        for controller in controllers {
+            fs::write("/sys/fs/cgroup/cgroup.subtree_control", format!("+{controller}"))
+                .map_err(os("subtree_control"))?;
+        }
+        fs::create_dir(GROUP).map_err(os("mkdir"))?;
+        Ok(Some(Self))
+    }
+
+    fn join() -> Outcome {
+        fs::write(format!("{GROUP}/cgroup.procs"), "0").map_err(os("cgroup.procs"))
+    }
+
+    /// Of all disks.
+    fn io(key: &str) -> Result<u64, Why> {
+        let text = fs::read_to_string(format!("{GROUP}/io.stat")).map_err(os("io.stat"))?;
+        Ok(text.split_whitespace().filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok()).sum())
+    }
+
+    fn memory() -> Result<u64, Why> {
+        let text = fs::read_to_string(format!("{GROUP}/memory.current")).map_err(os("memory.current"))?;
+        text.trim().parse().map_err(|_| Why::from(format!("memory.current: {text}")))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(GROUP);
+    }
+}
+
+/// Whether /mnt is on a disk.
+fn disk() -> bool {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    Path::new("/mnt").is_dir() && mounts.lines().any(|line| line.split(' ').nth(1) == Some("/mnt"))
+}
+
+fn io() -> Outcome {
+    if !disk() {
+        return skip("io groups: no disk at /mnt");
+    }
+    let Some(_group) = Group::new(&["io"])? else { return skip("io groups: this kernel has no io controller") };
+    let [plain, direct] = file(ON_DISK, BYTES)?;
+    for mode in MODES {
+        for (what, opcode, index, key) in [
+            ("a read of what is not cached", READ_FIXED, 0, "rbytes="),
+            ("a direct read", READ_FIXED, 1, "rbytes="),
+            ("a direct write", WRITE_FIXED, 1, "wbytes="),
+        ] {
+            // SAFETY: no pointers.
+            want!(unsafe { libc::posix_fadvise(plain.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) }, 0);
+            let child = Child::fork(|| {
+                code((|| {
+                    Group::join()?;
+                    let mut ring = ring(mode, 8, BYTES, &[&plain, &direct])?;
+                    let before = Group::io(key)?;
+                    ring.push(fixed(opcode, index, 1, 0, BYTES));
+                    ring.bell()?;
+                    want!(ring.wait(1, 20_000), Ok(0));
+                    want!(ring.reap(), [(1, BYTES as i32)]);
+                    let after = Group::io(key)?;
+                    if after < before + BYTES {
+                        return Err(format!("{what}, flags {mode:#x}: the group has {} bytes", after - before).into());
+                    }
+                    Ok(())
+                })())
+            });
+            want!((mode, what, child.wait()), (mode, what, 0));
+        }
+    }
+    Ok(())
+}
+
+/// The group's limit holds for direct reads that kernel threads make. Meanwhile each has a list of 256 KiB, which the group pays.
+fn throttled() -> Outcome {
+    const READS: u64 = 8;
+    const BUFFER: u64 = 64 << 20;
+    if !disk() {
+        return skip("io.max: no disk at /mnt");
+    }
+    let Some(_group) = Group::new(&["io", "memory"])? else { return skip("io.max: this kernel has no io controller") };
+    if !Path::new(GROUP).join("io.max").exists() {
+        return skip("io.max: this kernel has none");
+    }
+    let [_plain, direct] = file(ON_DISK, BYTES)?;
+    let disk = direct.metadata().map_err(os("stat"))?.dev();
+    let limit = |rate: &str| {
+        let line = format!("{}:{} rbps={rate}", libc::major(disk), libc::minor(disk));
+        fs::write(format!("{GROUP}/io.max"), line).map_err(os("io.max"))
+    };
+    for mode in MODES {
+        let child = Child::fork(|| {
+            code((|| {
+                Group::join()?;
+                let mut ring = ring(mode, 32, BUFFER, &[&direct])?;
+                // The file is shorter.
+                let push = |ring: &mut Raw, n| ring.push(fixed(READ_FIXED, 0, n, 0, BUFFER));
+                let before = Group::memory()?;
+                limit("16384")?;
+                (0..READS).for_each(|n| push(&mut ring, n));
+                ring.bell()?;
+                consumed(&ring, READS);
+                let early = ring.wait(1, 200);
+                let during = Group::memory()?;
+                limit("max")?;
+                let mut done = Vec::new();
+                while done.len() < READS as usize {
+                    want!(ring.wait(1, 20_000), Ok(0));
+                    done.extend(ring.reap());
+                }
+                want!(done.iter().all(|(_, res)| *res == BYTES as i32), true);
+                want!((mode, early), (mode, Err(libc::ETIME)));
+                if during < before + (1 << 20) {
+                    return Err(format!("flags {mode:#x}: {READS} lists take {} bytes", during - before).into());
+                }
+                Ok(())
+            })())
+        });
+        want!((mode, child.wait()), (mode, 0));
+    }
+    Ok(())
+}
+
+/// Waits until so many entries are, whoever drains.
+fn consumed(ring: &Raw, entries: u64) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while ring.stats().entries < entries && Instant::now() < end {
+        sleep_us(500);
+    }
+}
+
+/// What cannot be made at once waits in its file's lane. Each would have a list of 64 KiB.
+fn listed() -> Outcome {
+    const WRITES: u32 = 128;
+    const BUFFER: u64 = 16 << 20;
+    if !disk() {
+        return skip("lists of pages: no disk at /mnt");
+    }
+    let Some(_group) = Group::new(&["memory"])? else { return skip("lists of pages: no memory controller") };
+    let [plain, direct] = file(ON_DISK, 0)?;
+    for mode in MODES {
+        let child = Child::fork(|| {
+            code((|| {
+                Group::join()?;
+                let mut ring = ring(mode, 2 * WRITES, BUFFER, &[&direct])?;
+                let page = Page::new()?;
+                std::thread::scope(|scope| {
+                    // A plain write holds the inode's lock, and waits for its bytes.
+                    scope.spawn(|| {
+                        let at = page.addr() as *const libc::c_void;
+                        // SAFETY: the page is mapped until the thread has ended.
+                        unsafe { libc::pwrite(plain.as_raw_fd(), at, 1, 0) }
+                    });
+                    let outcome = lists(mode, WRITES, BUFFER, &mut ring, &page);
+                    page.serve(b"x");
+                    outcome
+                })?;
+                let mut done = 0;
+                while done < WRITES as usize + 1 {
+                    want!(ring.wait(1, 20_000), Ok(0));
+                    done += ring.reap().len();
+                }
+                Ok(())
+            })())
+        });
+        want!((mode, child.wait()), (mode, 0));
+    }
+    Ok(())
+}
+
+fn lists(mode: u32, writes: u32, buffer: u64, ring: &mut Raw, page: &Page) -> Outcome {
+    want!(page.touched(), true);
+    let before = Group::memory()?;
+    for n in 0..writes {
+        ring.push(fixed(WRITE_FIXED, 0, n.into(), 0, buffer));
+    }
+    ring.bell()?;
+    consumed(ring, writes.into());
+    let (during, waiting) = (Group::memory()?, ring.stats().inflight);
+    ring.push(cancel_any(u64::MAX));
+    ring.bell()?;
+    want!((mode, waiting), (mode, writes.into()));
+    if during > before + (4 << 20) {
+        return Err(format!("flags {mode:#x}: {waiting} that wait take {} bytes", during - before).into());
+    }
+    Ok(())
+}
