@@ -200,10 +200,10 @@ fn io() -> Outcome {
     Ok(())
 }
 
-/// The group's limit holds for direct reads that kernel threads make. Meanwhile each has a list of 256 KiB, which the group pays.
+/// The group's limit holds for direct reads that kernel threads make. Meanwhile each has a list of 64 KiB, which the group pays.
 fn throttled() -> Outcome {
-    const READS: u64 = 8;
-    const BUFFER: u64 = 64 << 20;
+    const READS: u64 = 32;
+    const BUFFER: u64 = 16 << 20;
     if !disk() {
         return skip("io.max: no disk at /mnt");
     }
