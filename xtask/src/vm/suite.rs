@@ -21,7 +21,7 @@ use crate::test::host::skips;
 
 /// A whole test program; TCG is some ten times slower than the host.
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(300);
-const PROGRAM_TIMEOUT_LONG: Duration = Duration::from_secs(3600);
+const PROGRAM_TIMEOUT_LONG: Duration = Duration::from_secs(2 * 3600);
 /// For the property tests, of which a guest's usual 200 programs are few.
 const LONG: &str = "SQ_PROGRAMS=5000 ";
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
