@@ -8,6 +8,7 @@
 use sq_uapi::consts::cancel_flags;
 use sq_uapi::{Errno, SqCancel, SqQuiesce};
 
+use crate::cq::Stall;
 use crate::host::{Host, Lock, Notify, Waited};
 use crate::request::{Found, STRIDE};
 use crate::ring::{Ring, stop};
@@ -119,18 +120,23 @@ impl<H: Host> Ring<H> {
         }
         let deadline = self.host.now_ns().saturating_add(quiesce.timeout_ns);
         self.shut();
-        // What the ring waits for need not be rung for any more: whoever owns the drain next says so.
-        H::work(self);
         // First the drain: once it is free, with the bit set, nothing new comes in flight. (A polling thread lets go of it when
         // it sees the bit.) Then one cancel reaches all there is.
         self.await_quiet(deadline, Self::drain_is_free)?;
+        // What the ring waits for need not be rung for any more: whoever owns the drain next says so.
+        if self.cq.with(|cq| cq.stall != Stall::None) {
+            H::work(self);
+        }
         self.cancel_everything();
         self.await_quiet(deadline, |ring| {
             ring.cq.with(|cq| {
                 cq.wake_when_idle(&self.mem, &self.posted);
                 self.posted.inflight() == 0
             })
-        })
+        })?;
+        // So that `poll` says it from here on, whoever looks at the ring once more.
+        self.set_stop(stop::OVER);
+        Ok(())
     }
 
     /// Accepts nothing more, and wakes who waits. The next to look at the ring cancels what is in flight.

@@ -38,6 +38,7 @@ fn quiesce_against_drain(weaken: Weaken) {
     });
     ring.quiesce(&SqQuiesce::default()).unwrap();
     assert_eq!(ring.stats().inflight, 0, "LIFE-1: at its return");
+    assert!(ring.poll().over, "LIFE-1: EPOLLHUP, though somebody looks at the ring once more");
     submitter.join().unwrap();
     assert_eq!(ring.stats().inflight, 0, "LIFE-1: afterwards");
     assert!(driver.take().is_none(), "LIFE-1: the driver has it");

@@ -90,7 +90,7 @@ pub(crate) fn update() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         if may_install() {
-            if let Err(error) = run("apt-get update", as_root("apt-get").args(WAIT).arg("update")) {
+            if let Err(error) = run("apt-get update", as_root("apt-get").arg("update")) {
                 eprintln!("note: {error:#}");
             }
             KERNEL_PACKAGES.lock().unwrap_or_else(PoisonError::into_inner).clear();

@@ -167,7 +167,10 @@ void sq_job_completes(struct kiocb *iocb, long res)
 	struct sq_job *job = container_of(iocb, struct sq_job, iocb);
 
 	sq_vfs_end(job);
-	/* Ordered before the other end's load by the atomic. */
+	/*
+	 * Ordered before the other end's load by the atomic. A rest waits with its
+	 * list of pages: here it cannot be freed.
+	 */
 	job->res = res;
 	if (atomic_dec_and_test(&job->ends))
 		sq_job_attempted(job, res);
