@@ -13,7 +13,7 @@ use sq_uapi::{SqSetup, SqStats};
 
 use crate::page::Page;
 use crate::pass;
-use crate::proc::{Child, code, sleep_us};
+use crate::proc::{Child, code, sleep_us, until};
 use crate::raw::{MODES, Raw, cancel_any, register, stats, transfer};
 use crate::{Check, Outcome, Why, want};
 
@@ -67,7 +67,8 @@ fn fixed(opcode: u64, index: u64, user_data: u64, addr: u64, len: u64) -> [u64; 
     entry
 }
 
-/// A kernel thread is in the ring's memory, and stalled there, while its process ends. There is nobody any more whose limit could be asked.
+/// A kernel thread is in the ring's memory, and stalled there, while its process ends. There is nobody any more whose limit could be asked:
+/// the framework issues nothing more (`sq_pause`), and a job that was issued just before is not done (`sq_fsize`).
 fn gone() -> Outcome {
     const LIMIT: u64 = 4096;
     let path = "/tmp/life-gone";
@@ -97,13 +98,9 @@ fn gone() -> Outcome {
         want!((mode, child.wait()), (mode, 0));
         // Nobody serves the page any more: it is an empty one.
         drop(uffd);
-        for _ in 0..2000 {
-            let SqStats { entries, inflight, .. } = stats(fd.as_raw_fd())?;
-            if (entries, inflight) == (2, 0) {
-                break;
-            }
-            sleep_us(1000);
-        }
+        until(5, "the drain does not end", || {
+            stats(fd.as_raw_fd()).is_ok_and(|SqStats { entries, inflight, .. }| (entries, inflight) == (2, 0))
+        })?;
         drop(fd);
         crate::proc::all_given_back()?;
         want!((mode, file.metadata().map_err(os("stat"))?.len()), (mode, 0));
@@ -240,7 +237,9 @@ fn throttled() -> Outcome {
                 want!(done.iter().all(|(_, res)| *res == BYTES as i32), true);
                 want!((mode, early), (mode, Err(libc::ETIME)));
                 if during < before + (1 << 20) {
-                    return Err(format!("flags {mode:#x}: {READS} lists take {} bytes", during - before).into());
+                    return Err(
+                        format!("flags {mode:#x}: {READS} lists take {} bytes", during.saturating_sub(before)).into()
+                    );
                 }
                 Ok(())
             })())
@@ -310,7 +309,7 @@ fn lists(mode: u32, writes: u32, buffer: u64, ring: &mut Raw, page: &Page) -> Ou
     ring.bell()?;
     want!((mode, waiting), (mode, writes.into()));
     if during > before + (4 << 20) {
-        return Err(format!("flags {mode:#x}: {waiting} that wait take {} bytes", during - before).into());
+        return Err(format!("flags {mode:#x}: {waiting} that wait take {} bytes", during.saturating_sub(before)).into());
     }
     Ok(())
 }
