@@ -341,6 +341,7 @@ fn weak_refs_are_noticed() {
 #[test]
 fn weak_quiesce_is_noticed() {
     must_fail("life_1_quiesce_against_drain", Weaken::Site(Site::DrainQuiet, Relaxed));
+    must_fail("life_1_quiesce_against_worker", Weaken::Site(Site::DrainQuiet, Relaxed));
 }
 
 #[test]
