@@ -42,13 +42,14 @@ static long naive_one(struct naive_file *nf)
 	struct naive_entry *entry = &nf->shared->entry;
 	u32 len, i;
 
+	/* The length first: on a host that has no time the two processors of a guest run in turns, and a window of two loads is hardly hit. */
+	if (READ_ONCE(entry->len) > NAIVE_ROOM)
+		return -EINVAL;
 	if (READ_ONCE(entry->opcode) != NAIVE_WRITE || READ_ONCE(entry->flags))
 		return -EINVAL;
 	for (i = 0; i < ARRAY_SIZE(entry->resv); i++)
 		if (READ_ONCE(entry->resv[i]))
 			return -EINVAL;
-	if (READ_ONCE(entry->len) > NAIVE_ROOM)
-		return -EINVAL;
 	/* It was checked. It may have changed. */
 	len = READ_ONCE(entry->len);
 	/* Only for the kernel to survive. */
