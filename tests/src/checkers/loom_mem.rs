@@ -2,8 +2,9 @@
 //! A ring's memory in a loom model.
 //!
 //! The shared words are loom atomics with the orderings that they have in the real memory, `UserWord::store_order` and its like. The words
-//! of entries and completions are relaxed there, and in an honest program only one side at a time touches a slot: here a slot is a loom cell, which fails the model as soon as two accesses are not ordered. That is stricter than relaxed
-//! atomics, and explores fewer interleavings. (What a dishonest program can do is `hostile`'s part.)
+//! of entries and completions are relaxed there, and in an honest program only one side at a time touches a slot: here a slot is a loom
+//! cell, which fails the model as soon as two accesses are not ordered. That is stricter than relaxed atomics, and explores fewer
+//! interleavings. (What a dishonest program can do is `hostile`'s part.)
 
 use std::sync::Arc;
 

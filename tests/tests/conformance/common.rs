@@ -90,3 +90,12 @@ pub(crate) fn wait(submitter: &Submitter, wait: Wait) -> Result<u32, Error> {
     assert!(start.elapsed() < SOON, "nobody woke the waiter");
     waited
 }
+
+/// Looks until it is so.
+pub(crate) fn soon(what: &str, mut so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !so() {
+        assert!(start.elapsed() < SOON, "in vain: {what}");
+        std::thread::yield_now();
+    }
+}

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Who drains: the caller, a worker, a polling thread.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use liburing_shm::{Builder, CancelFlags, Errno, Ring, SqStats, Wait};
 
-use super::common::{SOON, build, echo, errno, never, null, reap, wait};
+use super::common::{SOON, build, echo, errno, never, null, reap, soon, wait};
 
 fn round_trips(ring: &mut Ring, laps: u64, batch: u64) {
     for lap in 0..laps {
@@ -114,11 +114,7 @@ fn bell1_bell2_one_doorbell_for_each_time_that_the_kernel_side_fell_asleep() {
         for lap in 1..=20 {
             spin_one(&mut ring);
             assert_eq!(ring.submitter().doorbells(), (lap, 0), "rung, avoided");
-            let start = Instant::now();
-            while ring.submitter().stats().unwrap().sleeps < lap {
-                assert!(start.elapsed() < SOON, "it does not fall asleep");
-                std::thread::yield_now();
-            }
+            soon("it falls asleep", || ring.submitter().stats().unwrap().sleeps >= lap);
             assert!(ring.submission().need_wakeup());
         }
         let stats = ring.submitter().stats().unwrap();
@@ -142,11 +138,7 @@ fn bell2_a_busy_poller_needs_no_doorbell() {
 fn bell2_a_wait_on_an_idle_ring_wakes_no_thread() {
     let mut ring = build(poll(8));
     round_trips(&mut ring, 1, 1);
-    let start = Instant::now();
-    while ring.submitter().stats().unwrap().sleeps == 0 {
-        assert!(start.elapsed() < SOON, "it does not fall asleep");
-        std::thread::yield_now();
-    }
+    soon("it falls asleep", || ring.submitter().stats().unwrap().sleeps > 0);
     let slept = ring.submitter().stats().unwrap().sleeps;
     for _ in 0..10 {
         let res = ring.submitter().wait(&Wait::new(1).timeout(Duration::from_millis(5)));
@@ -207,21 +199,14 @@ fn cq2_a_blocked_ring_goes_on_in_every_mode() {
 fn bell1_a_quiesced_ring_is_not_rung_for_what_it_waited_for() {
     for (builder, what) in [(Ring::builder(2), "caller"), (Ring::builder(2).worker(), "worker"), (poll(2), "polling")] {
         let (submitter, mut sq, mut cq) = build(builder.cq_entries(2)).split();
-        let looks = |what: &str, mut so: Box<dyn FnMut() -> bool + '_>| {
-            let start = Instant::now();
-            while !so() {
-                assert!(start.elapsed() < SOON, "in vain: {what}");
-                std::thread::yield_now();
-            }
-        };
         for n in 0..3 {
-            looks("there is room", Box::new(|| sq.push(echo(n)).is_ok()));
+            soon("there is room", || sq.push(echo(n)).is_ok());
             sq.submit().unwrap();
         }
-        looks("it is blocked", Box::new(|| submitter.stats().unwrap().stalls > 0));
+        soon("it is blocked", || submitter.stats().unwrap().stalls > 0);
         assert!(!sq.need_wakeup(), "{what}");
         submitter.quiesce(SOON).unwrap();
-        looks("it says that it sleeps", Box::new(|| sq.need_wakeup()));
+        soon("it says that it sleeps", || sq.need_wakeup());
         let rung = submitter.doorbells();
         assert_eq!((cq.reap().count(), submitter.doorbells()), (2, rung), "{what}");
     }

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::ffi::CStr;
 use std::sync::{Arc, Barrier};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use liburing_shm::opcode::Nop;
 use liburing_shm::{
@@ -13,7 +13,7 @@ use liburing_shm::{
 };
 use sq_driver::{Driver, Issued, Op, Opcodes, RequestId, op};
 
-use super::common::{SOON, build, delay, echo, errno, never, one, reap, wait};
+use super::common::{build, delay, echo, errno, never, one, reap, soon, wait};
 
 /// Runs a test on a ring of this shape for each of those who may drain it. What a failed test printed last says who it was.
 fn whoever_drains(shape: Builder, test: impl Fn(Ring)) {
@@ -21,15 +21,6 @@ fn whoever_drains(shape: Builder, test: impl Fn(Ring)) {
     for (who, builder) in [("its caller", shape), ("a worker", worker), ("a polling thread", poll)] {
         println!("drained by {who}:");
         test(build(builder));
-    }
-}
-
-/// Looks until it is so.
-fn soon(what: &str, mut so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !so() {
-        assert!(start.elapsed() < SOON, "in vain: {what}");
-        std::thread::yield_now();
     }
 }
 
