@@ -6,14 +6,13 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use sq_uapi::consts::{register_op, setup_flags, sqe_flags};
 use sq_uapi::{SqSetup, SqStats};
 
 use crate::page::Page;
 use crate::pass;
-use crate::proc::{Child, code, sleep_us, until};
+use crate::proc::{Child, code, until};
 use crate::raw::{MODES, Raw, cancel_any, register, stats, transfer};
 use crate::{Check, Outcome, Why, want};
 
@@ -225,7 +224,7 @@ fn throttled() -> Outcome {
                 limit("16384")?;
                 (0..READS).for_each(|n| push(&mut ring, n));
                 ring.bell()?;
-                consumed(&ring, READS);
+                consumed(&ring, READS)?;
                 let early = ring.wait(1, 200);
                 let during = Group::memory()?;
                 limit("max")?;
@@ -250,11 +249,8 @@ fn throttled() -> Outcome {
 }
 
 /// Waits until so many entries are, whoever drains.
-fn consumed(ring: &Raw, entries: u64) {
-    let end = Instant::now() + Duration::from_secs(20);
-    while ring.stats().entries < entries && Instant::now() < end {
-        sleep_us(500);
-    }
+fn consumed(ring: &Raw, entries: u64) -> Outcome {
+    until(20, "entries are not consumed", || ring.stats().entries >= entries)
 }
 
 /// What cannot be made at once waits in its file's lane. Each would have a list of 64 KiB.
@@ -303,7 +299,7 @@ fn lists(mode: u32, writes: u32, buffer: u64, ring: &mut Raw, page: &Page) -> Ou
         ring.push(fixed(WRITE_FIXED, 0, n.into(), 0, buffer));
     }
     ring.bell()?;
-    consumed(ring, writes.into());
+    consumed(ring, writes.into())?;
     let (during, waiting) = (Group::memory()?, ring.stats().inflight);
     ring.push(cancel_any(u64::MAX));
     ring.bell()?;
