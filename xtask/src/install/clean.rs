@@ -57,6 +57,8 @@ impl Clean {
         let base = ctx.cache.join("clean").join(format!("{SUITE}-{:016x}", hasher.finish()));
         if !base.is_dir() {
             apt::ensure(&["mmdebstrap"])?;
+            // mmdebstrap makes the folder, and not the one it is in.
+            fs::create_dir_all(ctx.cache.join("clean"))?;
             let partial = base.with_extension(std::process::id().to_string());
             // In a namespace, since it mounts /proc and /dev there, and we may have to remove what it left.
             let mut mmdebstrap = Command::new("unshare");

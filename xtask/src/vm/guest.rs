@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::initramfs::Initramfs;
-use super::qemu::{self, EXIT_BY_GUEST, Machine};
+use super::qemu::{self, EXIT_BY_GUEST, Machine, POWER_OFF};
 use super::{disk, dmesg, secure, trace};
 use crate::apt;
 use crate::ctx::Ctx;
@@ -163,13 +163,14 @@ impl Guest {
             let why = match code {
                 None => limits.exceeded(&console),
                 Some(EXIT_BY_GUEST) => "finished, but its results are incomplete".to_owned(),
-                Some(0) => "panicked or powered off".to_owned(),
+                Some(POWER_OFF) => "panicked or powered off".to_owned(),
                 Some(other) => format!("ended with QEMU's status {other}"),
             };
             bail!("the {} guest {why}; its console:\n{}", self.kernel, tail(&console, 60));
         }
-        // It sent all, and then did not end as it should.
-        if code != Some(EXIT_BY_GUEST) {
+        // It sent all, and then did not end as it should. Under Secure Boot a kernel is locked down, and refuses qexit its port.
+        let end = if self.variables.is_some() { POWER_OFF } else { EXIT_BY_GUEST };
+        if code != Some(end) {
             let how = code.map_or("by a signal, or too late".to_owned(), |code| format!("with status {code}"));
             bail!("QEMU ended {how}, after the {} guest's last job; its console:\n{}", self.kernel, tail(&console, 60));
         }

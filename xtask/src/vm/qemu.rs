@@ -9,6 +9,8 @@ use crate::process::stdout;
 
 /// What `qexit` makes QEMU return: (16 << 1) | 1.
 pub(crate) const EXIT_BY_GUEST: i32 = 33;
+/// What it returns when the guest powers off, or panics and reboots.
+pub(crate) const POWER_OFF: i32 = 0;
 
 /// Deterministic: virtual time follows instructions, and nothing is random.
 pub(crate) const ICOUNT: [&str; 6] = ["-accel", "tcg", "-icount", "shift=0,sleep=off", "-smp", "1"];
