@@ -152,6 +152,9 @@ static void sq_job_attempted(struct sq_job *job, ssize_t res)
 
 	if (transfer && res > 0)
 		job->done += res;
+	/* A file system or a device that cannot be asked not to wait. */
+	if (job->nowait && res == -EOPNOTSUPP)
+		res = -EAGAIN;
 	/* What would have waited is left; of what a read gave up at the end of the file nothing is. */
 	rest = res == -EAGAIN || (transfer && res > 0 && job->done < job->request->payload.left &&
 				  !(job->what == SQ_READ && job->off + job->done >= sq_file_bytes(job->file)));

@@ -8,12 +8,13 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use common::{BOTH, BUFFER, Bench, NONE, Random, file, named_file, on_device, read, scratch, skip, target};
 use liburing_shm::opcode::{Fsync, Read, ReadFixed, Readv, Target, Write, WriteFixed, Writev};
 use liburing_shm::{Backend, CancelFlags, Errno, RawEntry, Ring, SqeFlags, Wait};
-use rustix::fs::{MemfdFlags, OFlags, SealFlags};
+use rustix::fs::{IFlags, MemfdFlags, OFlags, SealFlags};
 use rustix::process::{Resource, Rlimit};
 use sq_uapi::SqIovec;
 
@@ -150,6 +151,12 @@ fn closed_while_its_operations_are_in_flight() {
     }
 }
 
+/// One test at a time freezes or mounts.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Memory that direct I/O takes: it begins at a page.
 struct Pages(Vec<u8>, usize);
 
@@ -276,6 +283,88 @@ fn a_disk() {
     assert!(all == content, "a plain read sees it too");
 }
 
+/// A direct write where the inode cannot do it, as ext4's that keep their data in the journal: the file system makes it a plain one, and
+/// cannot be asked not to wait for it.
+#[test]
+fn direct_io_that_is_none() {
+    /// While data is allocated late, none of it is in a journal.
+    fn allocate(late: bool) -> bool {
+        let options = if late { "remount,delalloc" } else { "remount,nodelalloc" };
+        Command::new("mount").args(["-o", options]).arg(scratch()).status().is_ok_and(|status| status.success())
+    }
+    if !on_device() {
+        return skip("direct_io_that_is_none: in a process a thread makes the plain call");
+    }
+    let _alone = alone();
+    if !allocate(false) {
+        return skip("direct_io_that_is_none: there is no ext4 here");
+    }
+    let (plain, path) = named_file(b"");
+    let flags = rustix::fs::ioctl_getflags(&plain).unwrap();
+    rustix::fs::ioctl_setflags(&plain, flags | IFlags::JOURNALING).unwrap();
+    let f = direct(&path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    let mut bench = Bench::new();
+    let mut from = Pages::new(&[5; 4096]);
+    for flags in BOTH {
+        assert_eq!(bench.write(&f, 0, from.bytes(), flags), Ok(4096));
+        let mut to = Pages::new(&[0; 4096]);
+        assert_eq!(bench.read(&f, 0, to.bytes(), flags), Ok(4096));
+        assert!(to.bytes() == from.bytes());
+    }
+    drop((f, plain, bench));
+    assert!(allocate(true));
+}
+
+/// Direct writes through a stacked file system leave the one below as they found it: it can be frozen.
+#[test]
+fn an_overlay() {
+    if !on_device() {
+        return skip("an_overlay: in a process a thread makes the plain call");
+    }
+    let _alone = alone();
+    let below = scratch().join(format!("sq-overlay-{}", std::process::id()));
+    let [lower, upper, work, merged] = ["lower", "upper", "work", "merged"].map(|name| below.join(name));
+    [&lower, &upper, &work, &merged].into_iter().for_each(|dir| std::fs::create_dir_all(dir).unwrap());
+    let dirs = ["lowerdir=", ",upperdir=", ",workdir="].into_iter().zip([&lower, &upper, &work]);
+    let options: String = dirs.map(|(word, dir)| format!("{word}{}", dir.display())).collect();
+    let mount = Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(&merged).status();
+    if !mount.is_ok_and(|status| status.success()) {
+        std::fs::remove_dir_all(below).unwrap();
+        return skip("an_overlay: none can be mounted here");
+    }
+    let path = merged.join("file");
+    std::fs::write(&path, b"").unwrap();
+    match direct(&path) {
+        Err(why) => skip(&format!("an_overlay: {}: {why}", path.display())),
+        Ok(f) => {
+            let mut bench = Bench::new();
+            let mut from = Pages::new(&[6; 4096]);
+            // New blocks, and the same again, which need not be waited for.
+            for flags in BOTH.into_iter().chain(BOTH) {
+                assert_eq!(bench.write(&f, 0, from.bytes(), flags), Ok(4096));
+            }
+        }
+    }
+    // A child, since what waits for a write that never ends cannot be killed.
+    let mut freeze = Command::new("fsfreeze").arg("--freeze").arg(&below).spawn().unwrap();
+    let start = Instant::now();
+    let frozen = loop {
+        match freeze.try_wait().unwrap() {
+            Some(status) => break status.success(),
+            None if start.elapsed() > Duration::from_secs(10) => panic!("a write below the overlay has not ended"),
+            None => std::thread::sleep(Duration::from_millis(10)),
+        }
+    };
+    if frozen {
+        assert!(Command::new("fsfreeze").arg("--unfreeze").arg(&below).status().unwrap().success());
+    } else {
+        skip("an_overlay: the file system below cannot be frozen");
+    }
+    assert!(Command::new("umount").arg(&merged).status().unwrap().success());
+    std::fs::remove_dir_all(below).unwrap();
+}
+
 /// A write to a frozen file system waits until it is thawed. Meanwhile nothing else waits for it, and what is not started can be canceled.
 #[test]
 fn a_frozen_file_system() {
@@ -289,6 +378,7 @@ fn a_frozen_file_system() {
     if !on_device() {
         return skip("a_frozen_file_system: in a process a thread waits in the plain call");
     }
+    let _alone = alone();
     let mut bench = Bench::new();
     let (f, other) = (file(b"cached"), File::from(rustix::fs::memfd_create("other", MemfdFlags::CLOEXEC).unwrap()));
     let (_, path) = named_file(b"");
