@@ -120,8 +120,10 @@ impl<H: Host> Ring<H> {
         }
         let deadline = self.host.now_ns().saturating_add(quiesce.timeout_ns);
         self.shut();
-        // First the drain: once it is free, with the bit set, nothing new comes in flight. (A polling thread lets go of it when
-        // it sees the bit.) Then one cancel reaches all there is.
+        // At once, since whoever drains may be long in an entry, and even wait there for one of these.
+        self.cancel_everything();
+        // Once the drain is free, with the bit set, nothing new comes in flight. (A polling thread lets go of it when it sees
+        // the bit.) Then one more cancel reaches all there is.
         self.await_quiet(deadline, Self::drain_is_free)?;
         // What the ring waits for need not be rung for any more: whoever owns the drain next says so.
         if self.cq.with(|cq| cq.stall != Stall::None) {

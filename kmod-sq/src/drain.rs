@@ -172,10 +172,13 @@ impl<H: Host> Owner<'_, H> {
         (consumed, end)
     }
 
-    /// What this owner issued meanwhile was too late for the cancel that came with a stop. Nor does anything go on that the ring waits for.
-    pub(crate) fn cancel_late(&self) {
+    /// What this owner issued meanwhile was too late for the cancel that came with a stop. Nor does anything go on that the ring waits for,
+    /// and nobody need ring for it.
+    pub(crate) fn cancel_late(&mut self) {
         if self.ring.stopped() & (stop::BROKEN | stop::QUIESCED) != 0 {
             self.ring.cq.with(|cq| cq.stall = Stall::None);
+            // With it: who looks next does not see any more that the ring waited.
+            set_state(self.ring, self.sq(), sq_state::NEED_WAKEUP);
             self.ring.cancel_everything();
         }
     }

@@ -169,10 +169,11 @@ impl Geometry {
     #[must_use]
     pub fn pool_offset(&self, index: u16, off: u64, len: u32) -> Option<u64> {
         let index = nospec(u32::from(index), self.buf_count)?;
-        let end = off.checked_add(u64::from(len))?;
-        if end > u64::from(self.buf_bytes) {
+        let bytes = u64::from(self.buf_bytes);
+        if off > bytes || u64::from(len) > bytes.wrapping_sub(off) {
             return None;
         }
+        let off = off & fits(off, bytes);
         u64::from(index).checked_mul(u64::from(self.buf_bytes))?.checked_add(off)
     }
 }
@@ -182,11 +183,17 @@ pub(crate) fn nospec(index: u32, len: u32) -> Option<u32> {
     if index >= len {
         return None;
     }
-    // All ones when index < len: the borrow of the subtraction, without a branch to mispredict.
-    let mut mask = u64::from(index).wrapping_sub(u64::from(len));
-    mask = mask.cast_signed().wrapping_shr(63).cast_unsigned();
-    let index = u64::from(index) & core::hint::black_box(mask);
+    let index = u64::from(index) & fits(u64::from(index).wrapping_add(1), u64::from(len));
     u32::try_from(index).ok()
+}
+
+/// All ones if `value` is at most `most`, which is below 2^63, and 0 otherwise, without a branch to mispredict.
+fn fits(value: u64, most: u64) -> u64 {
+    // What a branch before says of it is forgotten: by that there would be nothing to compute.
+    let value = core::hint::black_box(value);
+    // The top bit is set if the value has it, or the difference.
+    let above = (value | most.wrapping_sub(value)).cast_signed().wrapping_shr(63).cast_unsigned();
+    !above
 }
 
 fn entries(wanted: u32, most: u32, clamp: bool) -> Result<u32, Errno> {

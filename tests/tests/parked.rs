@@ -156,6 +156,19 @@ fn bell1_a_quiesced_ring_is_not_rung_for_what_it_waited_for() {
     assert!(ready.over && !ready.readable);
 }
 
+/// The same if somebody rings first, who had seen that the ring waits.
+#[test]
+fn bell1_a_quiesced_ring_that_was_rung_is_not_rung_again() {
+    static HOLDER: Holder = Holder(Mutex::new(Vec::new()));
+    let (ring, mem, _) = parked_second(&HOLDER, || HOLDER.end_one());
+    ring.shut();
+    assert_eq!(ring.doorbell(), Err(Errno::ESHUTDOWN));
+    assert_eq!(state(&mem), sq_state::NEED_WAKEUP);
+    ring.quiesce(&SqQuiesce::default()).unwrap();
+    HostileHost::run_worker(&ring);
+    assert_eq!(state(&mem), sq_state::NEED_WAKEUP);
+}
+
 /// Takes NOPs too, and files for what needs one.
 struct Both(Mutex<Vec<Request>>);
 

@@ -262,8 +262,9 @@ void sq_notify(struct sq_home *home, bool waiters, bool eventfd)
 {
 	unsigned long flags;
 
+	/* All, also of several epoll sets with EPOLLEXCLUSIVE: that it is over is said once. */
 	if (waiters)
-		wake_up_poll(&home->wait, EPOLLIN | EPOLLRDNORM | EPOLLERR | EPOLLHUP);
+		__wake_up(&home->wait, TASK_NORMAL, 0, poll_to_key(EPOLLIN | EPOLLRDNORM | EPOLLERR | EPOLLHUP));
 	if (!eventfd)
 		return;
 	spin_lock_irqsave(&home->eventfd_lock, flags);

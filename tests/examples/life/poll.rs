@@ -19,6 +19,7 @@ use crate::{Check, Outcome, Why, joined, want};
 pub(crate) const CHECKS: &[Check] = &[
     ("poll: readable once there is a completion", polled),
     ("poll: hung up when it is quiesced, an error when it is broken", polled_to_the_end),
+    ("epoll: two with EPOLLEXCLUSIVE are both told of the end", polled_by_two),
     ("epoll: each batch of completions is an edge, reaped or not", || MODES.into_iter().try_for_each(edges)),
 ];
 
@@ -56,13 +57,21 @@ fn events(fd: RawFd, events: i16, ms: i32) -> i16 {
 
 /// A thread that asks for these events, and sleeps in poll by now. It returns what it is told, which may be what it did not ask for.
 fn sleeper(fd: RawFd, asked: i16) -> Result<thread::JoinHandle<i16>, Why> {
+    asleep(&[libc::SYS_poll], move || events(fd, asked, -1))
+}
+
+/// A thread that does this, and sleeps in one of these calls by now.
+fn asleep<T: Send + 'static>(
+    calls: &[i64],
+    does: impl FnOnce() -> T + Send + 'static,
+) -> Result<thread::JoinHandle<T>, Why> {
     let (tell, told) = mpsc::channel();
     let thread = thread::spawn(move || {
         let _ = tell.send(this_thread());
-        events(fd, asked, -1)
+        does()
     });
     let id = told.recv().map_err(|_| "no thread".to_owned())?;
-    until(20, "who polls does not sleep", || sleeps_in(id) == Some(libc::SYS_poll))?;
+    until(20, "who polls does not sleep", || sleeps_in(id).is_some_and(|call| calls.contains(&call)))?;
     Ok(thread)
 }
 
@@ -112,13 +121,30 @@ fn polled_to_the_end() -> Outcome {
     Ok(())
 }
 
-/// An epoll that hears of changes only.
-struct Edges(OwnedFd);
+/// Two that share a ring by EPOLLEXCLUSIVE, of which one is woken for a completion, are both told of its end.
+fn polled_by_two() -> Outcome {
+    let ring = ring(0)?;
+    let mut threads = Vec::new();
+    for _ in 0..2 {
+        let set = Epoll::of(&ring, EventFlags::IN | EventFlags::EXCLUSIVE)?;
+        let calls = [libc::SYS_epoll_wait, libc::SYS_epoll_pwait, libc::SYS_epoll_pwait2];
+        threads.push(asleep(&calls, move || set.wait(None))?);
+    }
+    let mut quiesce = SqQuiesce { size: 32, timeout_ns: 5_000_000_000, ..SqQuiesce::default() };
+    call(ring.raw(), ioctl::QUIESCE, &mut quiesce)?;
+    for thread in threads {
+        want!(woken(thread)??, EventFlags::HUP);
+    }
+    Ok(())
+}
 
-impl Edges {
-    fn of(ring: &Raw) -> Result<Self, Why> {
+/// An epoll set with one ring.
+struct Epoll(OwnedFd);
+
+impl Epoll {
+    fn of(ring: &Raw, events: EventFlags) -> Result<Self, Why> {
         let made = epoll::create(CreateFlags::CLOEXEC).and_then(|fd| {
-            epoll::add(&fd, ring.fd.as_fd(), EventData::new_u64(0), EventFlags::IN | EventFlags::ET)?;
+            epoll::add(&fd, ring.fd.as_fd(), EventData::new_u64(0), events)?;
             Ok(Self(fd))
         });
         made.map_err(|error| error.raw_os_error().into())
@@ -126,9 +152,13 @@ impl Edges {
 
     /// The next edge, within so many milliseconds.
     fn next(&self, ms: i32) -> Result<EventFlags, Why> {
-        let mut events = Vec::with_capacity(1);
         let timeout = Timespec { tv_sec: (ms / 1000).into(), tv_nsec: i64::from(ms % 1000) * 1_000_000 };
-        epoll::wait(&self.0, rustix::buffer::spare_capacity(&mut events), Some(&timeout))
+        self.wait(Some(&timeout))
+    }
+
+    fn wait(&self, timeout: Option<&Timespec>) -> Result<EventFlags, Why> {
+        let mut events = Vec::with_capacity(1);
+        epoll::wait(&self.0, rustix::buffer::spare_capacity(&mut events), timeout)
             .map_err(|error| error.raw_os_error())?;
         Ok(events.first().map_or(EventFlags::empty(), |event: &epoll::Event| event.flags))
     }
@@ -148,7 +178,7 @@ impl Edges {
 /// The completions that are there are never reaped until the end, so that an edge too many would be seen.
 fn edges(flags: u32) -> Outcome {
     let mut ring = ring(flags)?;
-    let edges = Edges::of(&ring)?;
+    let edges = Epoll::of(&ring, EventFlags::IN | EventFlags::ET)?;
     edges.none()?;
     for n in 1..=3 {
         ring.push(echo(n, n));

@@ -4,14 +4,14 @@
 
 use std::collections::HashSet;
 use std::ffi::CStr;
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::time::Duration;
 
 use liburing_shm::opcode::Nop;
 use liburing_shm::{
     Backend, Builder, CancelFlags, Completion, Errno, Error, PushError, Ring, SqeFlags, Submitter, Wait,
 };
-use sq_driver::{Driver, Issued, Op, Opcodes, RequestId, op};
+use sq_driver::{Driver, Issued, Op, Opcodes, Request, RequestId, op};
 
 use super::common::{build, delay, echo, errno, never, one, reap, soon, wait};
 
@@ -328,6 +328,55 @@ fn bell3_two_busy_submitters_leave_nothing_behind() {
         let seen: HashSet<_> = cq.reap().map(|done| done.user_data()).collect();
         assert_eq!(seen.len(), 2 * ENTRIES as usize, "SUB-2: each once");
     }
+}
+
+// An entry that takes long, or for ever.
+
+/// A NOP is held until it is canceled. A command waits for that: whoever issues it has come to the gate before.
+#[derive(Clone)]
+struct Knot(Arc<(Barrier, Mutex<Option<Request>>, Condvar)>);
+
+impl Driver for Knot {
+    const NAME: &'static CStr = c"knot";
+    const OPCODES: Opcodes = Opcodes::NONE.with(op::NOP).with(op::CMD);
+
+    fn issue<'op>(&self, op: Op<'op>) -> Issued<'op> {
+        let (gate, held, freed) = &*self.0;
+        if op.entry().opcode() == op::NOP {
+            let (request, issued) = op.defer();
+            *held.lock().unwrap() = Some(request);
+            return issued;
+        }
+        gate.wait();
+        let long = Duration::from_secs(10);
+        let freed = freed.wait_timeout_while(held.lock().unwrap(), long, |held| held.is_some()).unwrap();
+        op.done(if freed.1.timed_out() { Errno::ETIME.to_res() } else { 0 })
+    }
+
+    fn cancel(&self, _: RequestId) {
+        let (_, held, freed) = &*self.0;
+        if let Some(request) = held.lock().unwrap().take() {
+            request.complete(Err(Errno::ECANCELED));
+        }
+        freed.notify_all();
+    }
+}
+
+/// One thread is in its doorbell, in an entry that ends when a request does: QUIESCE cancels that one though the drain is not free. In a
+/// process also in a guest: no device has such a driver.
+#[test]
+fn life1_quiesce_needs_no_drain() {
+    let knot = Knot(Arc::new((Barrier::new(2), Mutex::new(None), Condvar::new())));
+    let backend = Backend::embedded(knot.clone()).unwrap();
+    let (submitter, sq, mut cq) = Ring::builder(2).build(&backend).unwrap().split();
+    let sq = sq.share();
+    std::thread::scope(|scope| {
+        scope.spawn(|| sq.submit(&[Nop::new().build().user_data(1), echo(0).user_data(2)]).unwrap());
+        knot.0.0.wait();
+        submitter.quiesce(Duration::from_secs(20)).unwrap();
+    });
+    let done: Vec<_> = cq.reap().map(|done| (done.user_data(), done.result())).collect();
+    assert_eq!(done, [(1, Err(Errno::ECANCELED)), (2, Ok(0))]);
 }
 
 // A reaper that is late.

@@ -560,11 +560,25 @@ pub(super) const ROWS: &[Mutant] = &[
         suite("life1_quiesce_needs_no_slot"),
     ),
     row(
-        "QUIESCE cancels nothing",
+        "QUIESCE cancels only when nobody drains",
+        "LIFE-1",
+        CANCEL,
+        ["self.cancel_everything();\n        // Once the drain is free", "// Once the drain is free"],
+        suite("life1_quiesce_needs_no_drain"),
+    ),
+    row(
+        "QUIESCE cancels only what is there at once",
         "LIFE-1",
         CANCEL,
         ["self.cancel_everything();\n        self.await_quiet(", "self.await_quiet("],
-        suite("life1_quiesce_needs_no_slot"),
+        loom("loom_life", "life_1_quiesce_against_drain"),
+    ),
+    row(
+        "a ring that ends left as if it waited",
+        "BELL-1",
+        DRAIN,
+        ["set_state(self.ring, self.sq(), sq_state::NEED_WAKEUP);\n            self.ring", "self.ring"],
+        Check::Test("sq-conformance", "parked", "bell1_a_quiesced_ring_that_was_rung_is_not_rung_again"),
     ),
     row(
         "QUIESCE does not wait for the drain",
