@@ -10,18 +10,18 @@ use std::path::Path;
 use sq_uapi::consts::{register_op, setup_flags, sqe_flags};
 use sq_uapi::{SqSetup, SqStats};
 
+use crate::group::Group;
 use crate::page::Page;
 use crate::pass;
 use crate::proc::{Child, code, until};
 use crate::raw::{MODES, Raw, cancel_any, register, stats, transfer};
-use crate::{Check, Outcome, Why, want};
+use crate::{Check, Outcome, Why, os, want};
 
 const FILE: &str = "/dev/sqfile";
 const READV: u64 = 1;
 const READ_FIXED: u64 = 4;
 const WRITE_FIXED: u64 = 5;
 
-const GROUP: &str = "/sys/fs/cgroup/sq-life";
 /// On a disk.
 const ON_DISK: &str = "/mnt/life-accounts";
 /// One transfer.
@@ -33,10 +33,6 @@ pub(crate) const CHECKS: &[Check] = &[
     ("MEM-1: io.max holds for kernel threads, and lists of pages are charged", throttled),
     ("MEM-1: direct I/O that waits for its turn has no pages listed", listed),
 ];
-
-fn os(what: &'static str) -> impl Fn(std::io::Error) -> Why {
-    move |why| Why::from(format!("{what}: {why}"))
-}
 
 /// A file without a name. Direct: as its second descriptor is open.
 fn file(path: &str, bytes: u64) -> Result<[File; 2], Why> {
@@ -114,46 +110,6 @@ fn skip(why: &str) -> Outcome {
     Ok(())
 }
 
-/// A group. Processes join it; it goes when they have.
-struct Group;
-
-impl Group {
-    /// None: the kernel has no such controller.
-    fn new(controllers: &[&str]) -> Result<Option<Self>, Why> {
-        let there = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").map_err(os("cgroup.controllers"))?;
-        if controllers.iter().any(|wanted| !there.split_whitespace().any(|name| name == *wanted)) {
-            return Ok(None);
-        }
-        for controller in controllers {
-            fs::write("/sys/fs/cgroup/cgroup.subtree_control", format!("+{controller}"))
-                .map_err(os("subtree_control"))?;
-        }
-        fs::create_dir(GROUP).map_err(os("mkdir"))?;
-        Ok(Some(Self))
-    }
-
-    fn join() -> Outcome {
-        fs::write(format!("{GROUP}/cgroup.procs"), "0").map_err(os("cgroup.procs"))
-    }
-
-    /// Of all disks.
-    fn io(key: &str) -> Result<u64, Why> {
-        let text = fs::read_to_string(format!("{GROUP}/io.stat")).map_err(os("io.stat"))?;
-        Ok(text.split_whitespace().filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok()).sum())
-    }
-
-    fn memory() -> Result<u64, Why> {
-        let text = fs::read_to_string(format!("{GROUP}/memory.current")).map_err(os("memory.current"))?;
-        text.trim().parse().map_err(|_| Why::from(format!("memory.current: {text}")))
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(GROUP);
-    }
-}
-
 /// Whether /mnt is on a disk.
 fn disk() -> bool {
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
@@ -204,15 +160,12 @@ fn throttled() -> Outcome {
         return skip("io.max: no disk at /mnt");
     }
     let Some(_group) = Group::new(&["io", "memory"])? else { return skip("io.max: this kernel has no io controller") };
-    if !Path::new(GROUP).join("io.max").exists() {
+    if !Group::has("io.max") {
         return skip("io.max: this kernel has none");
     }
     let [_plain, direct] = file(ON_DISK, BYTES)?;
     let disk = direct.metadata().map_err(os("stat"))?.dev();
-    let limit = |rate: &str| {
-        let line = format!("{}:{} rbps={rate}", libc::major(disk), libc::minor(disk));
-        fs::write(format!("{GROUP}/io.max"), line).map_err(os("io.max"))
-    };
+    let limit = |rate: &str| Group::set("io.max", &format!("{}:{} rbps={rate}", libc::major(disk), libc::minor(disk)));
     for mode in MODES {
         let child = Child::fork(|| {
             code((|| {

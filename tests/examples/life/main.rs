@@ -7,6 +7,7 @@
 mod accounts;
 mod attack;
 mod fail_nth;
+mod group;
 mod hostile;
 mod inject;
 mod kill;
@@ -53,6 +54,11 @@ impl std::fmt::Display for Why {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// An error of the system, in `what`.
+pub(crate) fn os(what: &'static str) -> impl Fn(std::io::Error) -> Why {
+    move |why| Why::from(format!("{what}: {why}"))
 }
 
 /// What a thread returned.

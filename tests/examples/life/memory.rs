@@ -9,9 +9,10 @@ use std::sync::atomic::Ordering;
 use sq_uapi::SqRegion;
 use sq_uapi::consts::{features, sq_state};
 
-use crate::proc::Child;
+use crate::group::Group;
+use crate::proc::{Child, code, until};
 use crate::raw::{MODES, Map, NULL, Raw, command, echo, last, res, set_up, shape, transfer};
-use crate::{Check, Outcome, Why, want};
+use crate::{Check, Outcome, want};
 
 pub(crate) const CHECKS: &[Check] = &[
     ("MEM-1: the memcg pays at setup and has it back at close", charged),
@@ -21,88 +22,51 @@ pub(crate) const CHECKS: &[Check] = &[
     ("mappings are shared, inside a region, and alive without a descriptor", mappings),
 ];
 
-const GROUP: &str = "/sys/fs/cgroup/sq-life";
-
-/// A memcg with a limit. Processes join it; it goes when they have.
-struct Group;
-
-impl Group {
-    fn new(max: &str) -> Result<Self, Why> {
-        let failed = |what: &'static str| move |why: std::io::Error| Why::from(format!("{what}: {why}"));
-        fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory").map_err(failed("subtree_control"))?;
-        fs::create_dir(GROUP).map_err(failed("mkdir"))?;
-        let group = Self;
-        fs::write(format!("{GROUP}/memory.max"), max).map_err(failed("memory.max"))?;
-        Ok(group)
-    }
-
-    fn join() {
-        fs::write(format!("{GROUP}/cgroup.procs"), "0").expect("a process may join");
-    }
-
-    fn used() -> u64 {
-        let text = fs::read_to_string(format!("{GROUP}/memory.current")).unwrap_or_default();
-        text.trim().parse().unwrap_or(0)
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(GROUP);
-    }
-}
-
 /// 4 MiB of buffers and 1 MiB of entries.
 fn large() -> sq_uapi::SqSetup {
     sq_uapi::SqSetup { buf_count: 4, buf_bytes: 1 << 20, ..shape(16384, 0) }
 }
 
-fn charged() -> Outcome {
-    let _group = Group::new("max")?;
+/// The group, in which `child` runs, with a limit for it.
+fn in_group(limit: &str, child: impl FnOnce() -> Outcome) -> Outcome {
+    let Some(_group) = Group::new(&["memory"])? else { return Err(libc::ENOSYS.into()) };
+    Group::set("memory.max", limit)?;
     let child = Child::fork(|| {
-        Group::join();
-        // What the first ring needs once and for all.
-        drop(set_up(NULL, &mut shape(8, 0)));
-        let before = Group::used();
-        let Ok(ring) = set_up(NULL, &mut large()) else { return 2 };
-        let during = Group::used();
-        if during < before + (5 << 20) {
-            println!("a ring of 5 MiB costs {} bytes", during - before);
-            return 3;
-        }
-        drop(ring);
-        // The ring goes by a worker.
-        for _ in 0..500 {
-            if Group::used() < before + (256 << 10) {
-                return 0;
-            }
-            crate::proc::sleep_us(10_000);
-        }
-        println!("{} bytes are still charged", Group::used() - before);
-        4
+        code((|| {
+            Group::join()?;
+            child()
+        })())
     });
     want!(child.wait(), 0);
     Ok(())
 }
 
-fn full() -> Outcome {
-    let _group = Group::new("3M")?;
-    let child = Child::fork(|| {
-        Group::join();
-        match set_up(NULL, &mut large()) {
-            Err(libc::ENOMEM) => {}
-            other => {
-                println!("setup: {other:?}");
-                return 2;
-            }
+fn charged() -> Outcome {
+    in_group("max", || {
+        // What the first ring needs once and for all.
+        drop(set_up(NULL, &mut shape(8, 0)));
+        let before = Group::memory()?;
+        let ring = set_up(NULL, &mut large())?;
+        let during = Group::memory()?;
+        if during < before + (5 << 20) {
+            return Err(format!("a ring of 5 MiB costs {} bytes", during.saturating_sub(before)).into());
         }
+        drop(ring);
+        // The ring goes by a worker.
+        until(5, "its memory is still charged", || Group::memory().is_ok_and(|now| now < before + (256 << 10)))
+    })
+}
+
+fn full() -> Outcome {
+    in_group("3M", || {
+        want!(set_up(NULL, &mut large()).err(), Some(libc::ENOMEM));
         // A small one still fits.
-        let Ok(mut ring) = Raw::new(NULL, shape(8, 0)) else { return 3 };
+        let mut ring = Raw::new(NULL, shape(8, 0))?;
         ring.push(echo(1, 1));
-        if ring.bell().is_ok() && ring.reap() == [(1, 1)] { 0 } else { 4 }
-    });
-    want!(child.wait(), 0);
-    Ok(())
+        ring.bell()?;
+        want!(ring.reap(), [(1, 1)]);
+        Ok(())
+    })
 }
 
 fn read_only() -> Outcome {

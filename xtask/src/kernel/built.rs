@@ -2,12 +2,13 @@
 //! Debug kernels: built from Debian's linux-source-6.12 with the configurations in `xtask/kernels`, once for each version and
 //! configuration. What is kept is what it takes to boot them and to build modules for them.
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::DefaultHasher;
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Once;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -79,10 +80,12 @@ pub(super) fn get(ctx: &Ctx, name: &str) -> Result<BuiltKernel> {
     Ok(BuiltKernel { image: dir.join("vmlinuz"), headers: dir.join("build") })
 }
 
-/// Once a run.
+/// Each once a run.
 fn note(text: &str) {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| eprintln!("note: {text}"));
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(text.to_owned()) {
+        eprintln!("note: {text}");
+    }
 }
 
 /// Written last.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::guest::{Guest, Job, JobResult};
-use super::life;
+use super::{disk, life};
 use crate::cargo;
 use crate::ctx::Ctx;
 use crate::kernel::Kernel;
@@ -62,6 +62,9 @@ impl Alone {
         limit: Duration,
     ) -> Result<Vec<JobResult>> {
         let mut guest = Guest::new(ctx, kernel)?;
+        if let Self::Life("accounts", _) = self {
+            disk::add(&mut guest)?;
+        }
         guest.load_modules(modules)?;
         let program = guest.files.add_program(program)?;
         let job = match self {

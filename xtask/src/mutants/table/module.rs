@@ -8,6 +8,7 @@ use crate::vm::Alone;
 
 const DEVICE: &str = "kmod-sq/kernel/glue/device.c";
 const DOORS: &str = "kmod-sq/kernel/glue/doors.c";
+const FILE_JOB: &str = "kmod-sq/drivers/file/kernel/file_job.c";
 const HOME: &str = "kmod-sq/kernel/glue/home.c";
 const MEMORY: &str = "kmod-sq/kernel/glue/memory.c";
 const SQ: &str = "kmod-sq/src/sq.rs";
@@ -179,5 +180,27 @@ pub(super) const ROWS: &[Mutant] = &[
         DEVICE,
         ["if (size > SQ_ARGUMENT_MAX)", "if (size > INT_MAX)"],
         life("hostile", "every call with arguments"),
+    ),
+    // Whom the file driver's work is charged to.
+    row(
+        "a kernel thread's I/O is the root's",
+        "MEM-1",
+        FILE_JOB,
+        ["kthread_associate_blkcg(io);", ""],
+        life("accounts", "MEM-1: I/O by kernel threads"),
+    ),
+    row(
+        "lists of pages charged to nobody",
+        "MEM-1",
+        FILE_JOB,
+        ["return set_active_memcg(memcg);", "return set_active_memcg(NULL);"],
+        life("accounts", "MEM-1: io.max holds"),
+    ),
+    row(
+        "a list of pages kept while its job waits",
+        "MEM-1",
+        FILE_JOB,
+        ["kvfree(job->bvec);\n\tjob->bvec = NULL;\n\tsq_job_attempted", "sq_job_attempted"],
+        life("accounts", "MEM-1: direct I/O that waits"),
     ),
 ];
