@@ -263,11 +263,12 @@ impl<'a, T> Step<'a, T> {
     /// The end of the array has not been reached.
     #[inline(always)]
     unsafe fn next(&mut self) -> &'a T {
-        let at = self.at;
+        // SAFETY: an element (the contract). Said here, since otherwise an iterator's `Some` is looked for in the address.
+        let at = unsafe { NonNull::new(self.at.cast_mut()).unwrap_unchecked() };
         // Behind the last element this leads nowhere, and is not followed.
-        self.at = at.wrapping_byte_add(self.bytes);
+        self.at = self.at.wrapping_byte_add(self.bytes);
         // SAFETY: an element (the contract): mapped as long as the borrow, aligned, and made of atomics, which others may write.
-        unsafe { &*at }
+        unsafe { at.as_ref() }
     }
 
     /// The second unit of the element that [`Step::next`] returns next.

@@ -262,7 +262,7 @@ void sq_notify(struct sq_home *home, bool waiters, bool eventfd)
 {
 	unsigned long flags;
 
-	/* All, also of several epoll sets with EPOLLEXCLUSIVE: that it is over is said once. */
+	/* All, EPOLLEXCLUSIVE or not: one that sleeps on would never hear that the ring is over, which is said once. */
 	if (waiters)
 		__wake_up(&home->wait, TASK_NORMAL, 0, poll_to_key(EPOLLIN | EPOLLRDNORM | EPOLLERR | EPOLLHUP));
 	if (!eventfd)

@@ -121,7 +121,7 @@ fn polled_to_the_end() -> Outcome {
     Ok(())
 }
 
-/// Two that share a ring by EPOLLEXCLUSIVE, of which one is woken for a completion, are both told of its end.
+/// Of two that share a file by EPOLLEXCLUSIVE the kernel may wake one alone. Of a ring's end, which comes once, both are told.
 fn polled_by_two() -> Outcome {
     let ring = ring(0)?;
     let mut threads = Vec::new();

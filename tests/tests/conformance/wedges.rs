@@ -363,7 +363,7 @@ impl Driver for Knot {
 }
 
 /// One thread is in its doorbell, in an entry that ends when a request does: QUIESCE cancels that one though the drain is not free. In a
-/// process also in a guest: no device has such a driver.
+/// process also in a guest, and drained by its caller: no device has such a driver.
 #[test]
 fn life1_quiesce_needs_no_drain() {
     let knot = Knot(Arc::new((Barrier::new(2), Mutex::new(None), Condvar::new())));

@@ -13,8 +13,6 @@ use super::plan::{By, Kind, Op, Shape, Which};
 pub(crate) struct Reference {
     shape: Shape,
     entries: Vec<Entry>,
-    /// All canceled, nothing accepted any more.
-    quiesced: bool,
     reaped: u64,
 }
 
@@ -61,7 +59,7 @@ impl Outcome {
 
 impl Reference {
     pub(crate) fn new(shape: Shape) -> Self {
-        Self { shape, entries: Vec::new(), quiesced: false, reaped: 0 }
+        Self { shape, entries: Vec::new(), reaped: 0 }
     }
 
     /// Batches of entries are published, or not; those of one batch in order. Their numbers count on from the last.
@@ -153,10 +151,14 @@ impl Reference {
         if outcome.allows(res) { Ok(()) } else { Err(format!("CAN-1: a cancel says {said:?}, and not {outcome:?}")) }
     }
 
-    /// QUIESCE begins: everything may be canceled.
+    /// QUIESCE begins: everything may be canceled, so what an entry wants to cancel may have come to its end.
     pub(crate) fn quiesce(&mut self) {
-        self.quiesced = true;
-        self.entries.iter_mut().for_each(|one| one.may_cancel = true);
+        for one in &mut self.entries {
+            one.may_cancel = true;
+            if let Some(results) = &mut one.results {
+                results.at_least = 0;
+            }
+        }
     }
 
     /// A completion came.
@@ -174,11 +176,7 @@ impl Reference {
             (Some(certain), _) => res == certain,
             (None, Kind::Delay { value, .. }) => res == i32::from(value) || canceled,
             (None, Kind::Never) => canceled || busy,
-            // What it is after may have come to its end with the ring's.
-            (None, Kind::Cancel(_)) => {
-                one.results.is_some_and(|results| results.allows(res))
-                    || (self.quiesced && [0, Errno::EALREADY.to_res(), Errno::ENOENT.to_res()].contains(&res))
-            }
+            (None, Kind::Cancel(_)) => one.results.is_some_and(|results| results.allows(res)),
             (None, _) => false,
         };
         if flags != 0 || !fits || (one.op.skip_success && res >= 0) {

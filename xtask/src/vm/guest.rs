@@ -170,7 +170,7 @@ impl Guest {
         }
         // It sent all, and then did not end as it should. Under Secure Boot a kernel is locked down, and refuses qexit its port.
         let end = if self.variables.is_some() { POWER_OFF } else { EXIT_BY_GUEST };
-        if code != Some(end) {
+        if code != Some(end) || console.contains("Kernel panic") {
             let how = code.map_or("by a signal, or too late".to_owned(), |code| format!("with status {code}"));
             bail!("QEMU ended {how}, after the {} guest's last job; its console:\n{}", self.kernel, tail(&console, 60));
         }

@@ -3,8 +3,8 @@
  * One attempt at an operation, by the VFS's iocb path: open mode, O_APPEND and
  * O_SYNC, LSM, fanotify, freeze, seals and the file system's own limits hold as
  * they do for a system call. What the system call path does itself is done here:
- * addresses are checked, and RLIMIT_FSIZE is the ring's process's. As with aio,
- * direct I/O that ends in an interrupt is not seen by fanotify.
+ * addresses are checked, and RLIMIT_FSIZE is the ring's process's. Of direct I/O
+ * that goes on after its call nobody is notified, as with aio.
  */
 #include <linux/bvec.h>
 #include <linux/fsnotify.h>
@@ -172,7 +172,7 @@ ssize_t sq_vfs_try(struct sq_job *job)
 	job->iocb.ki_pos = job->off + job->done;
 	if (job->nowait)
 		job->iocb.ki_flags |= IOCB_NOWAIT;
-	/* By this the completion in a stacked file system knows that the one below was kept from freezing. */
+	/* Completing a write, a stacked file system lets the one below freeze again if it sees this. */
 	if (job->what == SQ_WRITE)
 		job->iocb.ki_flags |= IOCB_WRITE;
 	direct = job->iocb.ki_flags & IOCB_DIRECT;
