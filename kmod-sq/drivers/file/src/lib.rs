@@ -16,6 +16,8 @@
 //!
 //! Operations are not ordered: an FSYNC covers the writes that completed before it was submitted.
 //!
+//! Of direct I/O that goes on after its call inotify and fanotify hear nothing in the kernel, as with aio. That it is allowed is asked before.
+//!
 //! # How it is done
 //!
 //! [`File`] is the driver, plain `core`. What it cannot do itself, reaching the files, it asks of its home, [`Files`]: first what
