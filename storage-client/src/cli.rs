@@ -21,7 +21,7 @@ Examples:
   sq-storage                                   the demo, on the files that git tracks here
   sq-storage --from /usr/share --depth 32      the demo, on another tree
   sq-storage copy disk.img backup.img          flushed, read back and compared
-  sq-storage copy --no-verify disk.img b.img   as fast and as durable as cp
+  sq-storage copy --no-verify disk.img b.img   as fast as cp, and as little flushed
   sq-storage copy disk.img /dev/sdX            to a block device, which must not be mounted
   sq-storage verify disk.img /dev/sdX          is it the same?
   sq-storage bench --writes 30 --seconds 5     random reads and writes on a temporary file
@@ -146,7 +146,8 @@ pub(crate) struct CopyArgs {
     src: PathBuf,
     /// A regular file, which need not exist, or a block device that is not mounted
     dst: PathBuf,
-    /// Do not read the copy back and compare; nor flush it, unless --sync is given: then a crash of the machine may lose it, as after cp
+    /// Do not read the copy back and compare; nor flush it, unless --sync is given: then a crash of the machine may lose it, as after cp, and an
+    /// error that a network file system has when it is closed goes unseen
     #[arg(long)]
     no_verify: bool,
     /// Flush the copy to stable storage before it gets its name (the default, unless --no-verify is given)

@@ -8,6 +8,7 @@
 
 mod target;
 
+use std::cell::Cell;
 use std::fmt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
@@ -74,22 +75,25 @@ pub struct Report {
 ///
 /// # Errors
 ///
-/// What kept it from being done; the destination is as it was, unless it is a block device.
+/// What kept it from being done; the destination is as it was, unless it is a block device, or the error is that its directory could not be
+/// flushed: then the copy is there, and a crash of the machine may bring back what was.
 pub fn run(options: &Options, ring: &RingOptions, stop: &Stop, progress: &Progress) -> Result<Report, Error> {
     let source = Source::open(&options.src)?;
-    let target = Target::open(&options.dst, &source)?;
+    let target = Target::open(&options.dst, &source, options.sync)?;
     let mut engine = Engine::new(ring)?;
-    let written = write(&mut engine, source, &target, options, stop, progress);
+    let written = Cell::new(0);
+    let report = write(&mut engine, source, &target, options, stop, progress, &written);
     progress.end();
-    match written {
+    match report {
         Ok(report) => {
-            target.publish(options.sync)?;
+            target.publish()?;
             Ok(report)
         }
-        Err(error) => Err(target.abandon(error, progress.position())),
+        Err(error) => Err(target.abandon(error, written.get())),
     }
 }
 
+/// Sets `written` to the bytes that it wrote, also if it fails.
 fn write(
     engine: &mut Engine,
     source: Source,
@@ -97,6 +101,7 @@ fn write(
     options: &Options,
     stop: &Stop,
     progress: &Progress,
+    written: &Cell<u64>,
 ) -> Result<Report, Error> {
     let (bytes, mode) = (source.bytes, source.meta.mode());
     let file = |what| move |error| Error::io(what, &options.dst, error);
@@ -108,7 +113,9 @@ fn write(
     progress.begin("copy", bytes);
     let block = engine.shape().block_bytes;
     let mut transfer = Transfer::new(Single::new(item), check, Vec::new(), block, progress);
-    let counts = engine.run(&mut transfer, stop).map_err(|error| target.explain(error, bytes))?;
+    let counts = engine.run(&mut transfer, stop);
+    written.set(transfer.bytes());
+    let counts = counts.map_err(|error| target.explain(error, bytes))?;
     let (single, sums) = transfer.into_parts();
     let from = single.into_inner().map(|item| item.from);
     // Growth, or a file of /proc that says it has 0 bytes.

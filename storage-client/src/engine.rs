@@ -150,7 +150,9 @@ impl Engine {
         }
         let depth = usize::from(options.depth);
         // Files that are done but for their last blocks, and the next ones: each with a place to read and one to write.
-        let files = Files::new(submit.submitter().clone(), options.depth.saturating_mul(2).saturating_add(4))?;
+        let most = u16::try_from(backend.query()?.max_files).unwrap_or(u16::MAX);
+        let files = options.depth.saturating_mul(2).saturating_add(4).min(most);
+        let files = Files::new(submit.submitter().clone(), files)?;
         Ok(Self {
             submit,
             reap,

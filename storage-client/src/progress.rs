@@ -37,12 +37,6 @@ impl Progress {
         self.0.inc(bytes);
     }
 
-    /// Bytes so far.
-    #[must_use]
-    pub fn position(&self) -> u64 {
-        self.0.position()
-    }
-
     /// Clears the line.
     pub fn end(&self) {
         self.0.finish_and_clear();

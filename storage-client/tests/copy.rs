@@ -43,7 +43,7 @@ fn shapes_of_rings_make_no_difference() {
     let dir = Dir::new();
     let content = bytes(777_777);
     let src = dir.file("src", &content);
-    for (depth, block) in [("1", "4K"), ("3", "12K"), ("64", "4K"), ("2", "1M"), ("16", "128K")] {
+    for (depth, block) in [("1", "4K"), ("3", "12K"), ("64", "4K"), ("2", "1M"), ("16", "128K"), ("16384", "4K")] {
         let dst = dir.join("dst");
         ok([
             "copy",

@@ -4,6 +4,7 @@
 use std::ffi::c_void;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode};
@@ -107,15 +108,21 @@ fn rung_in_vain(result: isize) -> Errno {
 }
 
 /// How long a ring that is dropped waits for its requests. What is in flight after that the kernel side revokes.
-const PATIENCE_NS: u64 = 1_000_000_000;
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Drop for Device {
     fn drop(&mut self) {
         // LIFE-1: QUIESCE, munmap, close; a mapping or a duplicate may keep the file.
-        let mut quiesce =
-            SqQuiesce { size: size_of::<SqQuiesce>() as u32, timeout_ns: PATIENCE_NS, ..SqQuiesce::default() };
-        // A signal must not cut it short; it is bounded by its own patience.
-        while call(&self.0, ioctl::QUIESCE, bytes_of_mut(&mut quiesce)) == Err(Errno::EINTR) {}
+        let mut quiesce = SqQuiesce { size: size_of::<SqQuiesce>() as u32, ..SqQuiesce::default() };
+        let start = Instant::now();
+        loop {
+            let left = PATIENCE.saturating_sub(start.elapsed());
+            quiesce.timeout_ns = left.as_nanos() as u64;
+            // A signal must not cut it short, nor many make it long.
+            if call(&self.0, ioctl::QUIESCE, bytes_of_mut(&mut quiesce)) != Err(Errno::EINTR) || left.is_zero() {
+                break;
+            }
+        }
     }
 }
 

@@ -6,12 +6,15 @@ use std::ptr::{self, NonNull};
 
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+use rustix::process::{Pid, getpid};
 
 /// A shared mapping of a part of a file. Unmapped when dropped.
 #[derive(Debug)]
 pub(crate) struct Map {
     start: NonNull<u8>,
     len: usize,
+    /// Whose it is: in a forked child there is nothing at the address, or by now something else.
+    owner: Pid,
 }
 
 // SAFETY: a mapping is memory of the process, not of a thread; what may be done with it is up to who uses the address.
@@ -27,7 +30,7 @@ impl Map {
         let start = unsafe { mmap(ptr::null_mut(), len, prot, MapFlags::SHARED, fd, offset) }?;
         // A mapping is never at 0 unless one asks for it.
         let start = NonNull::new(start.cast()).ok_or(Errno::NOMEM)?;
-        let map = Self { start, len };
+        let map = Self { start, len, owner: getpid() };
         // LIFE-4: a child does not inherit it, so that two processes cannot drive one ring.
         // SAFETY: the range is this mapping, and no Rust object is in it.
         unsafe { madvise(map.start.as_ptr().cast(), len, Advice::LinuxDontFork) }?;
@@ -41,9 +44,11 @@ impl Map {
 
 impl Drop for Map {
     fn drop(&mut self) {
-        // SAFETY: the mapping is this value's own, and who uses the address keeps the value.
+        if getpid() != self.owner {
+            return;
+        }
+        // SAFETY: in this process the mapping is this value's own, and who uses the address keeps the value.
         let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
-        // In a forked child there is nothing to unmap, which is no error either.
         debug_assert!(unmapped.is_ok());
     }
 }

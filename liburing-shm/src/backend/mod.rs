@@ -33,6 +33,9 @@ impl fmt::Debug for Backend {
 
 impl Backend {
     /// The device node of a loaded module, `/dev/sqNAME`.
+    ///
+    /// A forked child inherits no memory of a ring (LIFE-4), and what it allocates later may be at the same addresses: there a ring may be
+    /// dropped, and must not be used.
     #[must_use]
     pub fn device(path: impl AsRef<Path>) -> Self {
         Self(Arc::new(Kind::Device(path.as_ref().to_owned())))
@@ -40,7 +43,8 @@ impl Backend {
 
     /// `driver`, in this process: no module and no privilege is needed, and no boundary is crossed.
     ///
-    /// A ring's memory is a memfd, which counts as a file: `RLIMIT_FSIZE` bounds it. A forked child does not inherit it (LIFE-4).
+    /// A ring's memory is a memfd, which counts as a file: `RLIMIT_FSIZE` bounds it. A forked child does not inherit it (LIFE-4), see
+    /// [`Backend::device`].
     ///
     /// # Errors
     ///

@@ -24,11 +24,13 @@ pub(super) struct Target {
     file: File,
     /// What it is called until then, if it is a regular file.
     partial: Option<Partial>,
+    /// Where it gets its name, if that is to be flushed. Opened before anything is written, since who may write there may not be allowed to.
+    dir: Option<File>,
 }
 
 impl Target {
     /// Opens what `path` names, or a partial file beside it, for a copy of `source`.
-    pub(super) fn open(path: &Path, source: &Source) -> Result<Self, Error> {
+    pub(super) fn open(path: &Path, source: &Source, sync: bool) -> Result<Self, Error> {
         let there = match fs::metadata(path) {
             Ok(meta) => Some(meta),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -41,7 +43,7 @@ impl Target {
                     path.display()
                 )));
             }
-            return Self::regular(path.to_owned());
+            return Self::regular(path.to_owned(), sync);
         };
         if meta.is_dir() {
             let name = source.path.file_name().unwrap_or_default();
@@ -59,10 +61,10 @@ impl Target {
         // A rename would replace a write-protected file all the same; cp would not.
         access(path, Access::WRITE_OK).map_err(|errno| Error::os("replace", path, errno))?;
         // Of a symbolic link, the file that it leads to is replaced, and not the link.
-        Self::regular(fs::canonicalize(path).map_err(|error| Error::io("find", path, error))?)
+        Self::regular(fs::canonicalize(path).map_err(|error| Error::io("find", path, error))?, sync)
     }
 
-    fn regular(path: PathBuf) -> Result<Self, Error> {
+    fn regular(path: PathBuf, sync: bool) -> Result<Self, Error> {
         let dir = parent(&path);
         let meta = fs::metadata(dir).map_err(|error| Error::io("find the directory", dir, error))?;
         if !meta.is_dir() || path.file_name().is_none() {
@@ -72,8 +74,10 @@ impl Target {
                 dir.display()
             )));
         }
+        let open = || File::open(dir).map_err(|error| Error::io("open, to flush it later, the directory", dir, error));
+        let dir = sync.then(open).transpose()?;
         let (partial, file) = Partial::beside(&path)?;
-        Ok(Self { path, file, partial: Some(partial) })
+        Ok(Self { path, file, partial: Some(partial), dir })
     }
 
     fn device(path: &Path, needs: u64) -> Result<Self, Error> {
@@ -85,7 +89,7 @@ impl Target {
         if has < needs {
             return Err(Error::ShortDevice { path: path.to_owned(), has, needs });
         }
-        Ok(Self { path: path.to_owned(), file, partial: None })
+        Ok(Self { path: path.to_owned(), file, partial: None, dir: None })
     }
 
     pub(super) const fn file(&self) -> &File {
@@ -136,16 +140,12 @@ impl Target {
     }
 
     /// It is complete.
-    pub(super) fn publish(self, sync: bool) -> Result<(), Error> {
+    pub(super) fn publish(self) -> Result<(), Error> {
         let Some(partial) = self.partial else { return Ok(()) };
         partial.publish(&self.path)?;
-        if sync {
-            // The name, too.
-            let dir = parent(&self.path);
-            let synced = File::open(dir).and_then(|dir| dir.sync_all());
-            synced.map_err(|error| Error::io("flush the directory", dir, error))?;
-        }
-        Ok(())
+        // The name, too.
+        let synced = self.dir.map_or(Ok(()), |dir| dir.sync_all());
+        synced.map_err(|error| Error::io("make durable the name of the complete copy", &self.path, error))
     }
 
     /// It will not be complete: removes a partial file. Returns the error with what is left said in it.

@@ -18,13 +18,14 @@ use sq_uapi::{SqCancel, SqQuiesce, SqSetup, ioctl};
 use crate::pass::{pair, receive, send};
 use crate::proc::{Child, all_given_back, become_user, code, until};
 use crate::raw::{
-    self, MODES, Map, NULL, Raw, call, delay, echo, enter, never, register, set_up, shape, stats, transfer,
+    self, MODES, Map, NULL, Raw, call, delay, echo, enter, never, register, res, set_up, shape, stats, transfer,
 };
-use crate::{Check, Outcome, Why, joined, want};
+use crate::{Check, Outcome, Why, joined, os, want};
 
 pub(crate) const CHECKS: &[Check] = &[
     ("dup: a ring lasts as long as its last descriptor", dup),
     ("fork: the child has neither mapping nor ring", fork),
+    ("fork: a child that drops a ring unmaps nothing of its own", dropped_by_child),
     ("privileged setup, hostile peer", || peer(0, 1000)),
     ("hostile setup, privileged peer", || peer(1000, 0)),
     ("enabled by another process: its ring from then on", enabled_elsewhere),
@@ -105,6 +106,41 @@ fn fork() -> Outcome {
     want!(ring.wait(1, 5000), Ok(0));
     want!(ring.reap(), [(1, 0)]);
     works(&mut ring)
+}
+
+/// A child has a hole where the parent has a ring, and what it maps there is its own, also when it drops the library's ring.
+fn dropped_by_child() -> Outcome {
+    let backend = liburing_shm::Backend::device(NULL);
+    let ring = liburing_shm::Ring::builder(8).pool(1, 4096).build(&backend).map_err(|why| why.to_string())?;
+    let text = fs::read_to_string("/proc/self/maps").map_err(os("maps"))?;
+    let of_ring = text.lines().filter(|line| line.ends_with(NULL));
+    let places: Option<Vec<_>> = of_ring
+        .map(|line| {
+            let (start, rest) = line.split_once('-')?;
+            let number = |digits| usize::from_str_radix(digits, 16).ok();
+            let (start, end) = (number(start)?, number(rest.split_once(' ')?.0)?);
+            Some((start as *mut libc::c_void, end - start))
+        })
+        .collect();
+    let places = places.ok_or_else(|| text.clone())?;
+    want!(places.len(), 3);
+    let child = Child::fork(move || {
+        code((|| {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+            for &(at, len) in &places {
+                // SAFETY: a new mapping, which replaces none.
+                want!(unsafe { libc::mmap(at, len, libc::PROT_READ, flags, -1, 0) }, at);
+            }
+            drop(ring);
+            for &(at, len) in &places {
+                // SAFETY: only asks whether something is mapped there.
+                want!(res(unsafe { libc::msync(at, len, libc::MS_ASYNC) }), Ok(0));
+            }
+            Ok(())
+        })())
+    });
+    want!(child.wait(), 0);
+    Ok(())
 }
 
 /// Two processes of these users: one sets a ring up and passes its descriptor, the other tries to use it, keeps it longer than

@@ -122,7 +122,7 @@ impl fmt::Debug for Inside {
 
 impl Door for Inside {
     fn call(&self, number: u32, arg: &mut [u8]) -> Result<u32, Errno> {
-        // A doorbell is too frequent to ask the kernel who we are: a child that pushed has faulted before it gets there.
+        // A doorbell is too frequent to ask the kernel who we are, and a child must not push.
         let bare_doorbell = number == ioctl::ENTER && arg.is_empty();
         if !bare_doorbell && !self.is_ours() {
             return Err(Errno::EXDEV);
