@@ -181,6 +181,13 @@ pub(super) const ROWS: &[Mutant] = &[
         ["if (size > SQ_ARGUMENT_MAX)", "if (size > INT_MAX)"],
         life("hostile", "every call with arguments"),
     ),
+    row(
+        "one of two told of the end",
+        "BELL-4",
+        HOME,
+        ["__wake_up(&home->wait, TASK_NORMAL, 0,", "__wake_up(&home->wait, TASK_NORMAL, 1,"],
+        life("poll", "epoll: two with EPOLLEXCLUSIVE"),
+    ),
     // Whom the file driver's work is charged to.
     row(
         "a kernel thread's I/O is the root's",
