@@ -10,7 +10,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use common::{Dir, bytes, check_failure, fails, in_mounts, json, names, ok, run, skipped};
+use common::{Dir, Loop, bytes, check_failure, fails, in_mounts, json, names, ok, run, skipped};
 
 const BLOCK: usize = 4096;
 
@@ -198,32 +198,18 @@ fn a_size_limit_is_an_error_and_leaves_nothing() {
 fn a_loop_device_is_copied_to_and_compared() {
     let dir = Dir::new();
     let image = dir.file("image", &vec![0xee; 4 << 20]);
-    let attach = Command::new("losetup").args(["--find", "--show"]).arg(&image).output();
-    let device = match attach {
-        Ok(output) if output.status.success() => String::from_utf8(output.stdout).unwrap().trim().to_owned(),
-        _ => {
-            return skipped(
-                "copy to a block device",
-                "no loop device can be had here (root and /dev/loop* are needed)",
-            );
-        }
-    };
+    let Some(device) = Loop::on(&image, "copy to a block device") else { return };
+    let device = device.path();
     let content = bytes(1_000_001);
     let (src, long) = (dir.file("src", &content), dir.file("long", &vec![1; (4 << 20) + 1]));
     let (src, long) = (src.to_str().unwrap(), long.to_str().unwrap());
-    let result = std::panic::catch_unwind(|| {
-        ok(["copy", src, &device]);
-        assert!(fs::read(&device).unwrap()[..content.len()] == content);
-        let report = json(["verify", src, &device]);
-        assert_eq!(report["rest_bytes"], (4 << 20) - content.len());
-        fails(["copy", long, &device], 1, &["too short", "1 are missing", "nothing was written"]);
-        assert!(fs::read(&device).unwrap()[..content.len()] == content, "nothing was written");
-        ok(["copy", &device, dir.join("back").to_str().unwrap()]);
-        assert!(fs::read(dir.join("back")).unwrap() == fs::read(&device).unwrap());
-        fails(["copy", &device, &device], 2, &["same file"]);
-    });
-    let _ = Command::new("losetup").args(["--detach", &device]).status();
-    if let Err(panic) = result {
-        std::panic::resume_unwind(panic);
-    }
+    ok(["copy", src, device]);
+    assert!(fs::read(device).unwrap()[..content.len()] == content);
+    let report = json(["verify", src, device]);
+    assert_eq!(report["rest_bytes"], (4 << 20) - content.len());
+    fails(["copy", long, device], 1, &["too short", "1 are missing", "nothing was written"]);
+    assert!(fs::read(device).unwrap()[..content.len()] == content, "nothing was written");
+    ok(["copy", device, dir.join("back").to_str().unwrap()]);
+    assert!(fs::read(dir.join("back")).unwrap() == fs::read(device).unwrap());
+    fails(["copy", device, device], 2, &["same file"]);
 }

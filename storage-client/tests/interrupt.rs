@@ -6,10 +6,10 @@
 mod common;
 
 use std::fs;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Dir, check_failure, command, names, skipped, stderr};
+use common::{Dir, Loop, check_failure, command, names, stderr};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Long enough that no machine copies it before the signal arrives; a hole, so it costs nothing to make.
@@ -54,19 +54,10 @@ fn an_interrupted_copy_leaves_the_destination_as_it_was() {
 fn an_interrupted_copy_to_a_device_says_how_far_it_came() {
     let dir = Dir::new();
     let (src, image) = (hole(&dir, "src", BYTES), hole(&dir, "image", BYTES));
-    let attach = Command::new("losetup").args(["--find", "--show"]).arg(&image).output();
-    let device = match attach {
-        Ok(output) if output.status.success() => String::from_utf8(output.stdout).unwrap().trim().to_owned(),
-        _ => {
-            return skipped(
-                "an interrupted copy to a device",
-                "no loop device can be had here (root and /dev/loop* are needed)",
-            );
-        }
-    };
+    let Some(device) = Loop::on(image.as_ref(), "an interrupted copy to a device") else { return };
     let start = Instant::now();
-    let output = interrupt(&["copy", &src, &device], Signal::INT, || start.elapsed() > Duration::from_millis(300));
-    let _ = Command::new("losetup").args(["--detach", &device]).status();
+    let output =
+        interrupt(&["copy", &src, device.path()], Signal::INT, || start.elapsed() > Duration::from_millis(300));
     check_failure(&output, 130, &["interrupted", "is no copy"]);
     let said = stderr(&output);
     let (before, _) = said.split_once(" bytes were written").expect("it says how many");

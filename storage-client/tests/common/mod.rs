@@ -115,6 +115,35 @@ pub(crate) fn skipped(what: &str, why: &str) {
     eprintln!("SKIPPED {what}: {why}");
 }
 
+/// A loop device, which goes with the test.
+pub(crate) struct Loop(String);
+
+impl Loop {
+    /// With `image` behind it. `None`, and said so of `what`, if there can be none.
+    pub(crate) fn on(image: &Path, what: &str) -> Option<Self> {
+        let attach = Command::new("losetup").args(["--find", "--show"]).arg(image).output();
+        match attach {
+            Ok(output) if output.status.success() => {
+                Some(Self(String::from_utf8(output.stdout).unwrap().trim().to_owned()))
+            }
+            _ => {
+                skipped(what, "no loop device can be had here (root and /dev/loop* are needed)");
+                None
+            }
+        }
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
+    }
+}
+
 /// Runs a shell line in a mount namespace of its own, as root there. `None` if this machine does not allow it.
 pub(crate) fn in_mounts(line: &str) -> Option<Output> {
     let sandbox = |line: &str| {
