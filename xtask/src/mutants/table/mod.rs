@@ -2,6 +2,7 @@
 //! The sabotages, by what they break. A new mechanism has a row here that leaves it out.
 
 mod core;
+mod end;
 mod module;
 mod user;
 
@@ -13,7 +14,7 @@ pub(super) const SAMPLE: [&str; 3] = ["entry fetched twice", "buf_index not chec
 
 /// All of them.
 pub(super) fn mutants() -> impl Iterator<Item = &'static Mutant> {
-    [core::ROWS, user::ROWS, module::ROWS].into_iter().flatten()
+    [core::ROWS, end::ROWS, user::ROWS, module::ROWS].into_iter().flatten()
 }
 
 const fn row(
