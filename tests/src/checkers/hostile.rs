@@ -6,19 +6,24 @@
 //!
 //! - loads a word of an accepted entry a second time, or an entry that was not published, or not in order (SNAP-1);
 //! - loads `sq_tail` again in the middle of a pass (IDX-3);
+//! - loads `cq_head` or `cq_flags` without the completion lock, or a word twice while it holds it (IDX-3);
 //! - publishes an entry that it did not copy, or a completion that it did not write (IDX-4);
 //! - writes a completion over one that is not reaped (CQ-1);
 //! - breaks the ring of a user who kept every index in its window (IDX-3).
+//!
+//! A waiter alone looks twice while it holds the lock, the second time behind its fence (BELL-4), and goes by the second look. Between two times
+//! that the lock is held anything may be loaded again: `cq_head` is then checked again, against the private copies as they are
+//! by then, and of `cq_flags` every value is as good.
 //!
 //! It cannot load a kernel-written word back, nor its shape, which is nowhere in the memory: there is no such method.
 //!
 //! Each load is a [`point`] where another thread may run, too.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sq_uapi::{CqePlace, Fence, KernelMem, KernelWord, UserMem, UserWord};
 
-use super::interleave::{Why, is_locked, point};
+use super::interleave::{Why, is_locked, point, section};
 use super::published::Published;
 use super::slots::{Slots, WriteSqe};
 
@@ -86,6 +91,9 @@ struct State {
     /// `sq_tail` and `cq_head` as the kernel side last accepted them.
     tail_seen: u32,
     head_seen: u32,
+    /// The time that the lock was last held when a word was loaded, and the words that were.
+    section: Option<u64>,
+    looked: Vec<UserWord>,
     /// Entries copied and completions written, free-running.
     copied: u32,
     written: u32,
@@ -102,6 +110,21 @@ struct State {
 impl State {
     fn tail_written(&mut self) {
         self.published.tail_is(self.user.sq_tail);
+    }
+
+    /// A word is loaded: once each time that the lock is held.
+    fn looks(&mut self, word: UserWord) {
+        let now = section();
+        if now.is_none() {
+            assert_eq!(word, UserWord::SqTail, "IDX-3: {word:?} is loaded without the completion lock");
+            return;
+        }
+        if now != self.section {
+            self.section = now;
+            self.looked.clear();
+        }
+        assert!(!self.looked.contains(&word), "IDX-3: {word:?} is loaded twice while the lock is held");
+        self.looked.push(word);
     }
 
     fn is_head(&self, head: u32) -> bool {
@@ -138,6 +161,8 @@ impl HostileMem {
             broken: 0,
             tail_seen: 0,
             head_seen: 0,
+            section: None,
+            looked: Vec::new(),
             copied: 0,
             written: 0,
             wide_copied: 0,
@@ -149,7 +174,8 @@ impl HostileMem {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        // An oracle may have spoken: what is dropped after that finds the memory all the same.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the kernel side did since the last call of this.
@@ -269,6 +295,7 @@ impl KernelMem for HostileMem {
     fn load_user(&self, word: UserWord) -> u32 {
         let value = u32::try_from(self.load(Access::Word(word))).unwrap();
         let mut s = self.state();
+        s.looks(word);
         match word {
             // Under a lock it is looked at by somebody who does not drain.
             UserWord::SqTail if is_locked() => {}
@@ -341,7 +368,12 @@ impl KernelMem for HostileMem {
         (0..most.min(entries - (tail & (entries - 1)))).map(move |n| Place { mem: self, index: tail.wrapping_add(n) })
     }
 
-    fn kernel_fence(&self, _: Fence) {}
+    fn kernel_fence(&self, fence: Fence) {
+        if fence == Fence::WatchKernel {
+            // A waiter looks again.
+            self.state().looked.clear();
+        }
+    }
 }
 
 // SAFETY: slots are reached through the memory, by index, and the memory is kept by whoever has them.

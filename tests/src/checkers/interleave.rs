@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Why others may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,7 @@ pub type Others = Rc<dyn Fn(Why) -> bool>;
 
 thread_local! {
     static LOCKS: Cell<u32> = const { Cell::new(0) };
+    static SECTION: Cell<u64> = const { Cell::new(0) };
     static OTHERS: RefCell<Option<Others>> = const { RefCell::new(None) };
 }
 
@@ -53,6 +55,12 @@ pub fn is_locked() -> bool {
     LOCKS.get() > 0
 }
 
+/// A number for the time that this thread has held its lock, which no other such time has. `None`: it holds none.
+#[must_use]
+pub fn section() -> Option<u64> {
+    is_locked().then(|| SECTION.get())
+}
+
 /// LOCK-1: what may sleep, fault or call back is called under no lock of the ring.
 ///
 /// # Panics
@@ -69,6 +77,10 @@ pub fn locked<R>(body: impl FnOnce() -> R) -> R {
         fn drop(&mut self) {
             LOCKS.set(LOCKS.get() - 1);
         }
+    }
+    static SECTIONS: AtomicU64 = AtomicU64::new(0);
+    if !is_locked() {
+        SECTION.set(SECTIONS.fetch_add(1, Relaxed));
     }
     LOCKS.set(LOCKS.get() + 1);
     let _unlock = Unlock;
