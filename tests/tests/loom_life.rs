@@ -359,5 +359,6 @@ fn matrix_of_weakenings() {
         "idx_3_break_against_drain",
         "life_3_enable_against_submitter",
         "life_1_a_ring_that_is_over_stays_so",
+        "bell_5_restrict_against_submitter",
     ]);
 }

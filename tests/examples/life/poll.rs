@@ -48,7 +48,7 @@ fn woken<T>(thread: thread::JoinHandle<T>) -> Result<T, Why> {
 }
 
 /// What poll(2) says of these events, after `ms` milliseconds at most, or whenever there is something to say.
-fn events(fd: RawFd, events: i16, ms: i32) -> i16 {
+pub(crate) fn events(fd: RawFd, events: i16, ms: i32) -> i16 {
     let mut poll = libc::pollfd { fd, events, revents: 0 };
     // SAFETY: one pollfd.
     unsafe { libc::poll(&raw mut poll, 1, ms) };

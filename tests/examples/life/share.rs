@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 
 use sq_conformance::guest::{sleeps_in, this_thread};
 use sq_uapi::consts::{register_op, setup_flags, sqe_flags};
-use sq_uapi::{SqCancel, SqQuiesce, SqSetup, ioctl};
+use sq_uapi::{SqCancel, SqQuery, SqQuiesce, SqSetup, ioctl};
 
 use crate::pass::{pair, receive, send};
+use crate::poll::events;
 use crate::proc::{Child, all_given_back, become_user, code, until};
 use crate::raw::{
     self, MODES, Map, NULL, Raw, call, delay, echo, enter, never, register, res, set_up, shape, stats, transfer,
@@ -56,7 +57,8 @@ fn works(ring: &mut Raw) -> Outcome {
     Ok(())
 }
 
-/// Whether everything that a stranger may try is -EXDEV, and the counters can be read.
+/// Whether all that a stranger may try on the ring is -EXDEV but for reading its counters, and what is not the ring's works: the other doors
+/// with the stranger's own memory, and questions.
 fn estranged(fd: RawFd) -> Outcome {
     let map = Map::new(fd, sq_uapi::SqRegion { offset: 0, size: 4096 }, libc::PROT_READ).map(|_| 0);
     let mut quiesce = SqQuiesce { size: 32, ..SqQuiesce::default() };
@@ -77,6 +79,15 @@ fn estranged(fd: RawFd) -> Outcome {
         }
     }
     stats(fd)?;
+    // What the owner has at that address, if anything, is no such entry.
+    want!(call(fd, ioctl::ISSUE, &mut echo(1, std::process::id().into())), Ok(std::process::id().cast_signed()));
+    let mut query = SqQuery { size: size_of::<SqQuery>() as u32, ..SqQuery::default() };
+    want!(call(fd, ioctl::QUERY, &mut query), Ok(0));
+    // As to its owner: readable, or over if a worker has found its process gone, and never an error.
+    let said = events(fd, libc::POLLIN, 0);
+    want!((said, said & !(libc::POLLIN | libc::POLLHUP)), (said, 0));
+    let fdinfo = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).map_err(os("fdinfo"))?;
+    want!((fdinfo.contains("\nRing:\t"), &fdinfo), (true, &fdinfo));
     Ok(())
 }
 
@@ -274,7 +285,10 @@ fn bereaved() -> Outcome {
         after = stats(fd.as_raw_fd())?;
     }
     want!((after.entries, after.completions, after.inflight), (2, 2, 0));
-    Ok(())
+    estranged(fd.as_raw_fd())?;
+    // What was completed is there for ever, and nothing comes after it.
+    let over = libc::POLLIN | libc::POLLHUP;
+    until(10, "poll does not say that it is over", || events(fd.as_raw_fd(), libc::POLLIN, 0) == over)
 }
 
 fn remapped() -> Outcome {
