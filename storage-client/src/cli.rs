@@ -28,7 +28,8 @@ Examples:
   sq-storage bench /dev/sdX --block-size 4K    random reads of a device
   sq-storage info --json                       what the backend can do, for machines
 
-Exit codes: 0 done, 1 failed, 2 not asked properly, 3 not the same, 130 and 143 ended by SIGINT and SIGTERM.";
+Exit codes: 0 done, 1 failed, 2 not asked properly, 3 not the same, 129, 130 and 143 ended by SIGHUP, SIGINT and \
+SIGTERM (one that is ignored at the start, as SIGHUP is under nohup, stays ignored).";
 
 /// The command line.
 #[derive(Debug, Parser)]

@@ -6,7 +6,7 @@
 mod common;
 
 use std::fs;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Dir, Loop, check_failure, command, names, stderr};
@@ -15,9 +15,28 @@ use rustix::process::{Pid, Signal, kill_process};
 /// Long enough that no machine copies it before the signal arrives; a hole, so it costs nothing to make.
 const BYTES: u64 = 4 << 30;
 
+/// Runs the rest with no signal ignored: these tests may run in the background of a shell that has SIGINT so.
+const NONE_IGNORED: &[&str] = &["env", "--default-signal"];
+
+/// Runs the rest as `nohup` does, and as a shell without job control does in the background.
+const TWO_IGNORED: &[&str] = &["sh", "-c", r#"trap "" HUP INT; exec "$0" "$@""#];
+
 /// Starts the command, and signals it as soon as `begun` is true.
 fn interrupt(args: &[&str], signal: Signal, begun: impl Fn() -> bool) -> Output {
-    let mut child = command().args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command");
+    interrupt_as(NONE_IGNORED, args, &[signal], begun)
+}
+
+/// The same below another command, and with several signals, one after the other.
+fn interrupt_as(above: &[&str], args: &[&str], signals: &[Signal], begun: impl Fn() -> bool) -> Output {
+    let mut child = Command::new(above[0])
+        .args(&above[1..])
+        .arg(command().get_program())
+        .args(command().get_args())
+        .args(args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command");
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
     let until = Instant::now() + Duration::from_secs(30);
     while !begun() && Instant::now() < until {
@@ -25,7 +44,9 @@ fn interrupt(args: &[&str], signal: Signal, begun: impl Fn() -> bool) -> Output 
         std::thread::sleep(Duration::from_millis(1));
     }
     std::thread::sleep(Duration::from_millis(20));
-    kill_process(pid, signal).expect("a signal");
+    for signal in signals {
+        kill_process(pid, *signal).expect("a signal");
+    }
     child.wait_with_output().expect("its end")
 }
 
@@ -47,6 +68,19 @@ fn an_interrupted_copy_leaves_the_destination_as_it_was() {
         assert_eq!(dir.names(), ["dst", "src"]);
         assert_eq!(fs::read(&dst).unwrap(), b"old");
     }
+}
+
+/// The third of them ends it, and as the first that counts: the second would end it at once, and leave the partial copy.
+#[test]
+fn a_signal_that_is_ignored_stays_so() {
+    let dir = Dir::new();
+    let src = hole(&dir, "src", BYTES);
+    let dst = dir.join("dst");
+    let begun = || dir.names().iter().any(|name| name.starts_with("dst.part-"));
+    let args = ["copy", &src, dst.to_str().unwrap(), "--no-verify"];
+    let output = interrupt_as(TWO_IGNORED, &args, &[Signal::HUP, Signal::INT, Signal::TERM], begun);
+    check_failure(&output, 143, &["interrupted by signal 15"]);
+    assert_eq!(dir.names(), ["src"]);
 }
 
 /// What was written there is counted, and is not all.
