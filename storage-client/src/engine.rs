@@ -84,6 +84,13 @@ pub trait Work {
     /// Whatever ends the run.
     fn finished(&mut self, block: &Block, files: &mut Files) -> Result<(), Error>;
 
+    /// There is nothing more, all blocks that were started are finished, and nothing has failed.
+    ///
+    /// # Errors
+    ///
+    /// What the run ends with.
+    fn end(&mut self) -> Result<(), Error>;
+
     /// The file that a block is read from or written to, for messages.
     fn path(&self, block: &Block, step: Step) -> &Path;
 }
@@ -212,6 +219,7 @@ impl Engine {
         if let Some(error) = failure {
             return Err(error);
         }
+        work.end()?;
         let after = self.stats()?;
         Ok(Counts {
             operations: after.completions.wrapping_sub(before.completions),

@@ -64,6 +64,8 @@ pub struct Transfer<'a, I> {
     going: Vec<Option<Going>>,
     /// The item whose blocks are being started.
     current: Option<usize>,
+    /// The first block that differs, as far as is known: its item and offset, and the item's name.
+    differs: Option<((usize, u64), PathBuf)>,
     block_bytes: u32,
     bytes: u64,
     progress: &'a Progress,
@@ -89,7 +91,7 @@ impl Going {
 impl<'a, I: Items> Transfer<'a, I> {
     /// A transfer. To [`Check::Compare`], `sums` are those of an earlier one; else there are none.
     pub fn new(items: I, check: Check, sums: Vec<Sums>, block_bytes: u32, progress: &'a Progress) -> Self {
-        Self { items, check, sums, going: Vec::new(), current: None, block_bytes, bytes: 0, progress }
+        Self { items, check, sums, going: Vec::new(), current: None, differs: None, block_bytes, bytes: 0, progress }
     }
 
     /// The items, and their checksums.
@@ -153,6 +155,10 @@ impl<'a, I: Items> Transfer<'a, I> {
 
 impl<I: Items> Work for Transfer<'_, I> {
     fn next(&mut self, files: &mut Files) -> Result<Next, Error> {
+        // Blocks are started in order, so an earlier difference can only be in one that is in flight.
+        if self.differs.is_some() {
+            return Ok(Next::End);
+        }
         loop {
             if let Some(block) = self.block() {
                 return Ok(Next::Block(block));
@@ -179,10 +185,9 @@ impl<I: Items> Work for Transfer<'_, I> {
             }
             Check::Compare => {
                 let kept = self.sums.get(block.item).and_then(|sums| sums.get(block.index));
-                if kept != Some(checksum::block(bytes)) {
-                    let path = self.path(block, Step::Read).to_owned();
-                    let how = Difference::Block { block: block.offset, byte: None };
-                    return Err(Error::Differ { a: path.clone(), b: path, how });
+                let at = (block.item, block.offset);
+                if kept != Some(checksum::block(bytes)) && self.differs.as_ref().is_none_or(|(first, _)| at < *first) {
+                    self.differs = Some((at, self.path(block, Step::Read).to_owned()));
                 }
             }
         }
@@ -196,6 +201,11 @@ impl<I: Items> Work for Transfer<'_, I> {
             going.unfinished = going.unfinished.saturating_sub(1);
         }
         self.settle(block.item, files)
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        let Some(((_, block), path)) = self.differs.take() else { return Ok(()) };
+        Err(Error::Differ { a: path.clone(), b: path, how: Difference::Block { block, byte: None } })
     }
 
     fn path(&self, block: &Block, step: Step) -> &Path {

@@ -7,6 +7,7 @@ mod common;
 use std::fs::{self, File};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use common::{Dir, bytes};
 use liburing_shm::Backend;
@@ -15,22 +16,36 @@ use sq_driver::abi::Segment;
 use sq_file::What;
 use sq_file::process::{FileIo, Found, Limits, System, Threads};
 use sq_storage::Error;
+use sq_storage::checksum::Sums;
 use sq_storage::engine::{Counts, Engine};
 use sq_storage::progress::Progress;
 use sq_storage::ring::{Mode, RingOptions};
 use sq_storage::stop::Stop;
 use sq_storage::transfer::{Check, Item, Single, Transfer};
 
-/// The system's files, but transfers are short, and one fails.
+const BLOCK: u32 = 8192;
+
+/// The system's files, but transfers are short, one fails, or the first block of a file is read late.
+#[derive(Default)]
 struct Faulty {
     calls: Arc<AtomicU32>,
     /// Every transfer but each fourth ends early.
     short: bool,
     /// The call that fails, and how.
     fault: Option<(u32, Errno)>,
+    /// The first block is not in memory: a thread reads it, and the others overtake it.
+    late: bool,
 }
 
 impl Faulty {
+    /// The engine on it, with blocks of [`BLOCK`].
+    fn engine(self, mode: Mode) -> Engine {
+        let driver = sq_file::File::new(Threads::new(self, Limits::default()));
+        let backend = Backend::embedded(driver).expect("a driver");
+        let options = RingOptions { mode, depth: 5, block_bytes: BLOCK, ..RingOptions::default() };
+        Engine::on(&backend, &options).expect("a ring")
+    }
+
     fn cut(&self, segments: &[Segment]) -> Result<Vec<Segment>, Errno> {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         if let Some((at, errno)) = self.fault
@@ -54,6 +69,12 @@ impl FileIo for Faulty {
     }
 
     unsafe fn read(&self, target: usize, off: u64, to: &[Segment], wait: bool) -> Result<usize, Errno> {
+        if self.late && off == 0 {
+            if !wait {
+                return Err(Errno::EAGAIN);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
         let to = self.cut(to)?;
         // SAFETY: the contract, passed on; the segments only got shorter.
         unsafe { System.read(target, off, &to, wait) }
@@ -84,11 +105,7 @@ fn copy(
     let dir = Dir::new();
     let (from_path, to_path) = (dir.file("from", content), dir.join("to"));
     let calls = Arc::new(AtomicU32::new(0));
-    let io = Faulty { calls: Arc::clone(&calls), short, fault };
-    let driver = sq_file::File::new(Threads::new(io, Limits::default()));
-    let backend = Backend::embedded(driver).expect("a driver");
-    let options = RingOptions { mode, depth: 5, block_bytes: 8192, ..RingOptions::default() };
-    let mut engine = Engine::on(&backend, &options).expect("a ring");
+    let mut engine = Faulty { calls: Arc::clone(&calls), short, fault, late: false }.engine(mode);
     let item = Item {
         from: File::open(&from_path).expect("the source"),
         from_path,
@@ -96,7 +113,7 @@ fn copy(
         bytes: content.len() as u64,
     };
     let progress = Progress::hidden();
-    let mut transfer = Transfer::new(Single::new(item), Check::Record, Vec::new(), 8192, &progress);
+    let mut transfer = Transfer::new(Single::new(item), Check::Record, Vec::new(), BLOCK, &progress);
     let result = engine.run(&mut transfer, &Stop::never());
     let result = result.map(|counts| (counts, fs::read(&to_path).expect("the copy")));
     (result, calls.load(Ordering::Relaxed))
@@ -109,7 +126,7 @@ fn short_transfers_are_carried_on() {
         let (result, calls) = copy(&content, mode, true, None);
         let (counts, arrived) = result.expect("a copy");
         assert!(arrived == content, "{mode:?}");
-        let blocks = 500_001u64.div_ceil(8192);
+        let blocks = 500_001u64.div_ceil(BLOCK.into());
         assert!(counts.operations > 2 * blocks, "{} operations for {blocks} blocks: none was short", counts.operations);
         assert!(u64::from(calls) >= counts.operations);
     }
@@ -141,5 +158,34 @@ fn an_interrupted_call_is_made_again() {
     for at in 0..10 {
         let (result, _) = copy(&content, Mode::Caller, false, Some((at, Errno::EINTR)));
         assert!(result.expect("a copy").1 == content);
+    }
+}
+
+/// Reads a file with this content in its first bytes, and does this with checksums.
+fn read(engine: &mut Engine, content: &[u8], bytes: u64, check: Check, sums: Vec<Sums>) -> Result<Vec<Sums>, Error> {
+    let dir = Dir::new();
+    let from_path = dir.file("from", content);
+    let item = Item { from: File::open(&from_path).expect("the file"), from_path, to: None, bytes };
+    let progress = Progress::hidden();
+    let mut transfer = Transfer::new(Single::new(item), check, sums, BLOCK, &progress);
+    engine.run(&mut transfer, &Stop::never())?;
+    Ok(transfer.into_parts().1)
+}
+
+#[test]
+fn the_first_difference_is_reported_though_another_is_found_before() {
+    let mut content = bytes(8 * BLOCK as usize);
+    let len = content.len() as u64;
+    for mode in [Mode::Caller, Mode::Worker, Mode::Poll] {
+        let mut engine = Faulty { late: true, ..Faulty::default() }.engine(mode);
+        let sums = read(&mut engine, &content, len, Check::Record, Vec::new()).expect("checksums");
+        read(&mut engine, &content, len, Check::Compare, sums.clone()).expect("no difference");
+        for spoilt in [1, 3 * BLOCK as usize] {
+            content[spoilt] ^= 1;
+        }
+        let error = read(&mut engine, &content, len, Check::Compare, sums).expect_err("two differences");
+        assert_eq!(error.exit_code(), 3);
+        let text = error.to_string();
+        assert!(text.contains("the block at byte 0,"), "{mode:?}: {text}");
     }
 }
