@@ -78,7 +78,7 @@ pub(crate) struct RingArgs {
     /// Who drains the submission queue
     #[arg(long, global = true, value_enum, default_value_t = ModeArg::Caller)]
     mode: ModeArg,
-    /// Operations in flight at most
+    /// Operations in flight at most; on small files fewer, if few files may be open (see ulimit -n)
     #[arg(long, global = true, default_value_t = RingOptions::default().depth, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16384))]
     depth: u16,
     /// Bytes of one operation at most, a multiple of 4K (depth times block size that fits a core's L2 cache is fastest)

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use liburing_shm::opcode::Target;
 use liburing_shm::safe::{self, Buf, Done, Reap, Submit};
 use liburing_shm::{Backend, Errno, Error as RingError, Features, SqStats};
+use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
 use crate::Error;
@@ -158,7 +159,11 @@ impl Engine {
         let depth = usize::from(options.depth);
         // Files that are done but for their last blocks, and the next ones: each with a place to read and one to write.
         let most = u16::try_from(backend.query()?.max_files).unwrap_or(u16::MAX);
-        let files = options.depth.saturating_mul(2).saturating_add(4).min(most);
+        // A place may take two descriptors of this process: the file's until it is done, and an embedded ring's own. Some are for
+        // all else. With fewer places, fewer files are under way at a time.
+        let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let afforded = u16::try_from(descriptors.saturating_sub(32) / 2).unwrap_or(u16::MAX).max(4);
+        let files = options.depth.saturating_mul(2).saturating_add(4).min(afforded).min(most);
         let files = Files::new(submit.submitter().clone(), files)?;
         Ok(Self {
             submit,

@@ -209,6 +209,9 @@ fn hint(source: &io::Error) -> &'static str {
         io::ErrorKind::FileTooLarge => " (over the process's limit, see ulimit -f, or the filesystem's)",
         io::ErrorKind::ResourceBusy => " (it is mounted, or in use by something else)",
         io::ErrorKind::ReadOnlyFilesystem => " (choose another place, or remount it)",
+        _ if source.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => {
+            " (raise the limit, see ulimit -n)"
+        }
         _ => "",
     }
 }

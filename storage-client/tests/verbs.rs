@@ -82,6 +82,23 @@ fn the_demo_says_what_it_lacks() {
     fails(["--from", file.to_str().unwrap()], 1, &["not a directory"]);
 }
 
+/// Each small file takes four descriptors of an embedded ring's process: two to copy it, and the ring's own two.
+#[test]
+fn the_demo_keeps_to_the_limit_of_open_files() {
+    let (tree, place) = (Dir::new(), Dir::new());
+    for n in 0..100 {
+        tree.file(n.to_string(), b"1");
+    }
+    let mut limited = Command::new("sh");
+    limited.args(["-c", r#"ulimit -S -n 128; exec "$0" "$@""#]).arg(command().get_program());
+    limited.args(command().get_args()).args(["--json", "--depth", "64", "--block-size", "4K"]);
+    limited.args(["--from", tree.path().to_str().unwrap(), "--to", place.path().to_str().unwrap()]);
+    let output = limited.output().expect("the command runs");
+    assert!(output.status.success(), "{}", common::stderr(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&report["files"], &report["bytes"], &report["verified"]), (&100.into(), &100.into(), &true.into()));
+}
+
 #[test]
 fn verify_finds_a_difference_and_says_where() {
     let dir = Dir::new();
