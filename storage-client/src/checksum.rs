@@ -6,8 +6,12 @@
 //! damaged block in four billion for good). It is no protection against forgery, and none is needed: who can change the copy can
 //! change the program.
 
+use std::path::Path;
+
 use serde::Serialize;
 use twox_hash::XxHash3_64;
+
+use crate::Error;
 
 /// The checksum of one block.
 #[must_use]
@@ -20,14 +24,27 @@ pub fn block(bytes: &[u8]) -> u64 {
 pub struct Sums(Vec<u64>);
 
 impl Sums {
-    /// Room for `blocks`.
-    #[must_use]
-    pub fn new(blocks: usize) -> Self {
-        Self(vec![0; blocks])
+    /// Room for those of a file of `bytes`, in blocks of `block_bytes`. `path` is its name, for the message.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if there is no memory for so many: a sparse file may have any size.
+    pub fn new(path: &Path, bytes: u64, block_bytes: u32) -> Result<Self, Error> {
+        let mut sums = Vec::new();
+        let blocks = usize::try_from(bytes.div_ceil(block_bytes.into()));
+        if blocks.is_ok_and(|blocks| sums.try_reserve_exact(blocks).is_ok()) {
+            return Ok(Self(sums));
+        }
+        let why = format!("{} has too many blocks, {bytes} bytes in all: use a larger block size", path.display());
+        Err(Error::Refused(why))
     }
 
     /// Notes the checksum of block `index`.
     pub fn set(&mut self, index: usize, sum: u64) {
+        // Never beyond the room that was made. What is not touched yet takes no memory.
+        if index >= self.0.len() && index < self.0.capacity() {
+            self.0.resize(index + 1, 0);
+        }
         if let Some(place) = self.0.get_mut(index) {
             *place = sum;
         }

@@ -126,11 +126,7 @@ impl<'a, I: Items> Transfer<'a, I> {
         let from = files.insert(&item.from)?;
         let to = item.to.as_ref().map(|(file, _)| files.insert(file)).transpose()?;
         if self.check == Check::Record {
-            let blocks = item.bytes.div_ceil(self.block_bytes.into());
-            let too_large = |_| {
-                Error::Refused(format!("{} has too many blocks: use a larger block size", item.from_path.display()))
-            };
-            self.sums.push(Sums::new(usize::try_from(blocks).map_err(too_large)?));
+            self.sums.push(Sums::new(&item.from_path, item.bytes, self.block_bytes)?);
         }
         self.current = Some(self.going.len());
         self.going.push(Some(Going { item, from, to, started: 0, unfinished: 0 }));

@@ -189,3 +189,12 @@ fn the_first_difference_is_reported_though_another_is_found_before() {
         assert!(text.contains("the block at byte 0,"), "{mode:?}: {text}");
     }
 }
+
+/// As a sparse file may be. The file itself is small here: it is refused before it is read.
+#[test]
+fn a_file_of_too_many_blocks_is_refused() {
+    let mut engine = Faulty::default().engine(Mode::Caller);
+    let error = read(&mut engine, b"", 7 << 60, Check::Record, Vec::new()).expect_err("2^49 checksums and more");
+    assert_eq!((error.exit_code(), error.kind()), (2, "refused"));
+    assert!(error.to_string().contains("larger block size"), "{error}");
+}

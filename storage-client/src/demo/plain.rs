@@ -37,7 +37,7 @@ pub(super) fn store(
     for file in &tree.files {
         let (from, to) = (tree.root.join(&file.path), store.join(&file.path));
         let (source, target) = (open(&from)?, open_empty(&to)?);
-        let mut sums = Sums::new(usize::try_from(file.bytes.div_ceil(block.into())).unwrap_or(usize::MAX));
+        let mut sums = Sums::new(&from, file.bytes, block)?;
         pass.file(&source, &from, file.bytes, |index, offset, bytes| {
             sums.set(index, checksum::block(bytes));
             target.write_all_at(bytes, offset).map(|()| 1).map_err(|source| Error::Io {
