@@ -22,14 +22,21 @@ const LOST: Duration = Duration::from_secs(20);
 
 /// A ring, and all that users do with one.
 pub(crate) trait Home {
-    /// Publishes batches, each whole or not at all, and rings for each; several by several threads. Returns which were published.
-    fn submit(&mut self, batches: &[Vec<Sqe>]) -> Result<Vec<bool>, Errno>;
+    /// Publishes batches, each whole or not at all, and rings for each; several by several threads.
+    fn submit(&mut self, batches: &[Vec<Sqe>]) -> Vec<Sent>;
     /// Waits for completions, and gives up only if they are lost.
     fn wait(&mut self, completions: u32) -> Result<(), Errno>;
     fn reap(&mut self, most: usize) -> Vec<Cqe>;
     fn cancel(&mut self, flags: u32, user_data: u64, opcode: u8) -> Result<u32, Errno>;
     fn quiesce(&mut self) -> Result<(), Errno>;
     fn stats(&mut self) -> SqStats;
+}
+
+/// What became of a batch.
+pub(crate) struct Sent {
+    pub(crate) published: bool,
+    /// By the doorbell, if it had to be rung.
+    pub(crate) said: Result<(), Errno>,
 }
 
 /// The library's ring.
@@ -52,34 +59,34 @@ fn errno(error: &Error) -> Errno {
     error.errno().expect("an error with a number")
 }
 
-/// Under the lock, as threads that share a queue do. `false` if there is no room for all.
-fn publish(sq: &Mutex<SubmissionQueue>, batch: &[Sqe]) -> Result<bool, Errno> {
+/// Under the lock, as threads that share a queue do. Not published if there is no room for all.
+fn publish(sq: &Mutex<SubmissionQueue>, batch: &[Sqe]) -> Sent {
     let mut sq = sq.lock().unwrap();
     if (sq.room() as usize) < batch.len() {
-        return Ok(false);
+        return Sent { published: false, said: Ok(()) };
     }
     for sqe in batch {
         // SAFETY: no entry has an address that the null driver would use.
         unsafe { sq.push_raw(RawEntry::of(*sqe)) }.expect("room was looked for");
     }
-    sq.submit().map(|_| true).map_err(|error| errno(&error))
+    Sent { published: true, said: sq.submit().map(|_| ()).map_err(|error| errno(&error)) }
 }
 
 impl Home for Library {
-    fn submit(&mut self, batches: &[Vec<Sqe>]) -> Result<Vec<bool>, Errno> {
+    fn submit(&mut self, batches: &[Vec<Sqe>]) -> Vec<Sent> {
         let (sq, submitter) = (&self.sq, &self.submitter);
         if let [batch] = batches {
-            return publish(sq, batch).map(|done| vec![done]);
+            return vec![publish(sq, batch)];
         }
         std::thread::scope(|scope| {
             let threads: Vec<_> = batches
                 .iter()
                 .map(|batch| {
                     scope.spawn(move || {
-                        let done = publish(sq, batch)?;
+                        let Sent { published, said } = publish(sq, batch);
                         // Once more, beside the other thread's.
-                        submitter.wait(&Wait::new(0)).map_err(|error| errno(&error))?;
-                        Ok(done)
+                        let again = submitter.wait(&Wait::new(0)).map(|_| ()).map_err(|error| errno(&error));
+                        Sent { published, said: said.and(again) }
                     })
                 })
                 .collect();
@@ -154,21 +161,19 @@ impl<M: KernelMem + UserMem + Clone + Send + Sync + 'static> Checked<M> {
 }
 
 impl<M: KernelMem + UserMem + Clone + Send + Sync + 'static> Home for Checked<M> {
-    fn submit(&mut self, batches: &[Vec<Sqe>]) -> Result<Vec<bool>, Errno> {
-        let mut done = Vec::new();
-        for batch in batches {
-            let room = self.producer.room() as usize >= batch.len();
-            done.push(room);
-            if room {
-                batch.iter().for_each(|sqe| self.producer.push(sqe.to_words()).expect("room"));
-                self.producer.publish();
-                match self.ring.doorbell() {
-                    Ok(_) | Err(Errno::EBUSY) => {}
-                    Err(errno) => return Err(errno),
-                }
+    fn submit(&mut self, batches: &[Vec<Sqe>]) -> Vec<Sent> {
+        let mut submit = |batch: &Vec<Sqe>| {
+            if (self.producer.room() as usize) < batch.len() {
+                return Sent { published: false, said: Ok(()) };
             }
-        }
-        Ok(done)
+            batch.iter().for_each(|sqe| self.producer.push(sqe.to_words()).expect("room"));
+            self.producer.publish();
+            match self.ring.doorbell() {
+                Ok(_) | Err(Errno::EBUSY) => Sent { published: true, said: Ok(()) },
+                Err(errno) => Sent { published: true, said: Err(errno) },
+            }
+        };
+        batches.iter().map(&mut submit).collect()
     }
 
     fn wait(&mut self, completions: u32) -> Result<(), Errno> {

@@ -28,10 +28,16 @@ fn run(plan: &Plan, home: &mut dyn Home) -> Result<(), String> {
         step(act, home, &mut model).map_err(|error| format!("{act:?}: {error}"))?;
         model.check(&home.stats())?;
     }
-    model.quiesce();
-    home.quiesce().map_err(|errno| format!("LIFE-1: {errno}"))?;
+    // For some the second time: that is no error (LIFE-1).
+    quiesce(home, &mut model)?;
     hear(home, &mut model, usize::MAX)?;
     model.end(&home.stats())
+}
+
+fn quiesce(home: &mut dyn Home, model: &mut Reference) -> Result<(), String> {
+    model.quiesce();
+    home.quiesce().map_err(|errno| format!("LIFE-1: QUIESCE says {errno}"))?;
+    model.quiesced(&home.stats())
 }
 
 fn hear(home: &mut dyn Home, model: &mut Reference, most: usize) -> Result<usize, String> {
@@ -48,11 +54,12 @@ fn step(act: &Act, home: &mut dyn Home, model: &mut Reference) -> Result<(), Str
         Act::Together(one, other) => submit(&[one, other], home, model),
         Act::Reap(most) => hear(home, model, *most).map(|_| ()),
         Act::Wait(wanted) => {
-            let wanted = model.due().min(*wanted);
+            let wanted = if model.is_shut() { *wanted } else { model.due().min(*wanted) };
             match home.wait(wanted) {
+                Err(Errno::ESHUTDOWN) if model.is_shut() => Ok(()),
                 // What it waits for needs slots: reaping comes first.
-                Ok(()) | Err(Errno::EBUSY) => Ok(()),
-                Err(errno) => Err(format!("WAIT-1: {wanted} completions are due, and {errno} came")),
+                Ok(()) | Err(Errno::EBUSY) if !model.is_shut() => Ok(()),
+                said => Err(format!("WAIT-1: {wanted} completions are due, and {said:?} came")),
             }
         }
         Act::Cancel(which) => {
@@ -61,7 +68,12 @@ fn step(act: &Act, home: &mut dyn Home, model: &mut Reference) -> Result<(), Str
             let (flags, user_data, opcode) = which.fields(model.serial());
             Reference::canceled(outcome, home.cancel(flags, user_data, opcode))
         }
+        Act::Settle if model.is_shut() => {
+            hear(home, model, usize::MAX)?;
+            model.end(&home.stats())
+        }
         Act::Settle => settle(home, model),
+        Act::Quiesce => quiesce(home, model),
     }
 }
 
@@ -93,15 +105,11 @@ fn submit(batches: &[&Vec<Op>], home: &mut dyn Home, model: &mut Reference) -> R
         numbered.collect::<Vec<_>>()
     };
     let sqes: Vec<_> = batches.iter().map(|batch| number(batch)).collect();
-    match home.submit(&sqes) {
-        // The numbers of a batch that found no room are nobody's.
-        Ok(done) => {
-            let batches = batches.iter().zip(done);
-            model.publish(&batches.map(|(batch, done)| (batch.as_slice(), done)).collect::<Vec<_>>());
-            Ok(())
-        }
-        Err(errno) => Err(format!("a submit says {errno}")),
-    }
+    let sent = home.submit(&sqes);
+    // The numbers of a batch that found no room are nobody's.
+    let published = batches.iter().zip(&sent).map(|(batch, sent)| (batch.as_slice(), sent.published));
+    model.publish(&published.collect::<Vec<_>>());
+    sent.iter().try_for_each(|sent| model.submitted(sent.published, sent.said))
 }
 
 /// How a program failed, shrunk, if one of the seeds makes one that does.

@@ -39,6 +39,8 @@ pub(crate) enum Act {
     Cancel(Which),
     /// Waits and reaps until nothing is missing that must come.
     Settle,
+    /// Ends the ring; what comes after it finds it ended.
+    Quiesce,
 }
 
 /// What a cancel is for: entries this far back, or all of a kind.
@@ -183,12 +185,14 @@ fn entry() -> impl Strategy<Value = Op> {
 
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
-        6 => vec(entry(), 1..9).prop_map(Act::Submit),
-        2 => (vec(plain(), 1..6), vec(plain(), 1..6)).prop_map(|(one, other)| Act::Together(one, other)),
-        4 => (0..12usize).prop_map(Act::Reap),
-        3 => (1..6u32).prop_map(Act::Wait),
-        2 => which().prop_map(Act::Cancel),
-        1 => Just(Act::Settle),
+        12 => vec(entry(), 1..9).prop_map(Act::Submit),
+        4 => (vec(plain(), 1..6), vec(plain(), 1..6)).prop_map(|(one, other)| Act::Together(one, other)),
+        8 => (0..12usize).prop_map(Act::Reap),
+        6 => (1..6u32).prop_map(Act::Wait),
+        4 => which().prop_map(Act::Cancel),
+        2 => Just(Act::Settle),
+        // In the middle of a quarter of the programs.
+        1 => Just(Act::Quiesce),
     ]
 }
 

@@ -5,6 +5,8 @@
 //! A ring may do many things in many orders. So the reference does not say what comes next, but of everything that comes whether
 //! it may, and at any time what must still come.
 
+use std::ops::RangeInclusive;
+
 use sq_uapi::{Errno, SqStats};
 
 use super::plan::{By, Kind, Op, Shape, Which};
@@ -13,14 +15,17 @@ use super::plan::{By, Kind, Op, Shape, Which};
 pub(crate) struct Reference {
     shape: Shape,
     entries: Vec<Entry>,
+    published: u64,
     reaped: u64,
+    /// LIFE-1: the ring is quiesced, and so many were accepted.
+    accepted: Option<u64>,
 }
 
 struct Entry {
     op: Op,
     user_data: u64,
-    /// How many were published before it, at most: two threads publish in any order.
-    before: u64,
+    /// How many were published before it, at least and at most: two threads publish in any order.
+    before: RangeInclusive<u64>,
     done: bool,
     /// A cancel may have reached it.
     may_cancel: bool,
@@ -59,21 +64,24 @@ impl Outcome {
 
 impl Reference {
     pub(crate) fn new(shape: Shape) -> Self {
-        Self { shape, entries: Vec::new(), reaped: 0 }
+        Self { shape, entries: Vec::new(), published: 0, reaped: 0, accepted: None }
     }
 
     /// Batches of entries are published, or not; those of one batch in order. Their numbers count on from the last.
     pub(crate) fn publish(&mut self, batches: &[(&[Op], bool)]) {
-        let end = (self.entries.len() + batches.iter().map(|(batch, _)| batch.len()).sum::<usize>()) as u64;
+        let all: u64 = batches.iter().filter(|(_, published)| *published).map(|(batch, _)| batch.len() as u64).sum();
         // CQ-4, and docs/protocol.md: an eighth of the slots and one request are kept from those that wait without bound.
         let slots = self.shape.cq_entries.saturating_sub((self.shape.cq_entries / 8).max(1));
         let most = slots.min(self.shape.max_inflight - 1) as usize;
         let never = |op: &&Op| matches!(op.kind, Kind::Never);
         let rivals = self.nevers() + batches.iter().flat_map(|(batch, _)| batch.iter()).filter(never).count();
-        let numbered = batches.iter().flat_map(|(batch, published)| batch.iter().map(|op| (*op, *published)));
-        for (op, published) in numbered {
+        let numbered = batches.iter().flat_map(|(batch, published)| {
+            (0..).zip(*batch).map(|(at, op)| (*op, *published, (at, batch.len() as u64)))
+        });
+        for (op, published, (at, len)) in numbered {
             let user_data = self.entries.len() as u64 + 1;
-            let before = if batches.len() > 1 { end - 1 } else { user_data - 1 };
+            let first = self.published + at;
+            let before = first..=first + all.saturating_sub(len);
             let results = match op.kind {
                 Kind::Cancel(which) if published => Some(self.cancel(which, user_data, u64::MAX)),
                 _ => None,
@@ -91,6 +99,22 @@ impl Reference {
                 results,
             });
         }
+        self.published += all;
+    }
+
+    /// What a submit may say.
+    pub(crate) fn submitted(&self, published: bool, said: Result<(), Errno>) -> Result<(), String> {
+        let fits = match said {
+            // Where others drain nobody rings until the ring says that it sleeps, which may be soon after QUIESCE.
+            Ok(()) => !self.is_shut() || !published || self.shape.worker,
+            Err(errno) => self.is_shut() && errno == Errno::ESHUTDOWN,
+        };
+        if fits { Ok(()) } else { Err(format!("a submit says {said:?}; quiesced: {}", self.is_shut())) }
+    }
+
+    /// Nothing is accepted any more, and nothing in flight.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.accepted.is_some()
     }
 
     /// Entries in flight, at most, that wait without bound.
@@ -125,12 +149,13 @@ impl Reference {
             By::Any => true,
         };
         // Those that complete inline cannot be met; a NOP that becomes a request can, in the moment that it is one.
+        let shut = self.is_shut();
         let reaches = |one: &Entry| {
             let later = matches!(one.op.kind, Kind::Never | Kind::Delay { .. } | Kind::Nop { later: true });
-            !one.done && later && matches(one)
+            !shut && !one.done && later && matches(one)
         };
         let surely = |one: &Entry| {
-            matches!(one.op.kind, Kind::Never) && one.has_room && !one.may_cancel && one.before < accepted
+            matches!(one.op.kind, Kind::Never) && one.has_room && !one.may_cancel && *one.before.end() < accepted
         };
         let all = which.all || matches!(which.by, By::Any);
         let (mut at_least, mut at_most) = (0, 0);
@@ -151,7 +176,7 @@ impl Reference {
         if outcome.allows(res) { Ok(()) } else { Err(format!("CAN-1: a cancel says {said:?}, and not {outcome:?}")) }
     }
 
-    /// QUIESCE begins: everything may be canceled, so what an entry wants to cancel may have come to its end.
+    /// QUIESCE begins: all may be canceled, so what an entry wants to cancel may have come to its end.
     pub(crate) fn quiesce(&mut self) {
         for one in &mut self.entries {
             one.may_cancel = true;
@@ -161,6 +186,18 @@ impl Reference {
         }
     }
 
+    /// QUIESCE has returned 0: nothing is in flight, all that was accepted has its completion, and there it ends.
+    pub(crate) fn quiesced(&mut self, stats: &SqStats) -> Result<(), String> {
+        if stats.inflight != 0 {
+            return Err(format!("LIFE-1: {} requests in flight", stats.inflight));
+        }
+        if stats.entries != stats.completions + stats.skipped {
+            return Err(format!("SUB-2: entries, completions and skipped do not add up: {stats:?}"));
+        }
+        self.accepted.get_or_insert(stats.entries);
+        Ok(())
+    }
+
     /// A completion came.
     pub(crate) fn reap(&mut self, user_data: u64, res: i32, flags: u32) -> Result<(), String> {
         self.reaped += 1;
@@ -168,6 +205,9 @@ impl Reference {
         let Some(one) = entry else { return Err(format!("SUB-2: {user_data:#x} is no entry's user_data")) };
         if one.done {
             return Err(format!("SUB-2: a second completion of {user_data}, {:?}", one.op));
+        }
+        if self.accepted.is_some_and(|accepted| *one.before.start() >= accepted) {
+            return Err(format!("LIFE-1: a completion of {user_data}, after QUIESCE, {:?}", one.op));
         }
         one.done = true;
         let canceled = res == Errno::ECANCELED.to_res() && one.may_cancel;
@@ -201,7 +241,7 @@ impl Reference {
 
     /// After each step: what the ring counts is what there is.
     pub(crate) fn check(&self, stats: &SqStats) -> Result<(), String> {
-        let published = self.entries.len() as u64;
+        let published = self.published;
         let unreaped = stats.completions.checked_sub(self.reaped);
         if stats.entries > published || unreaped.is_none_or(|n| n > self.shape.cq_entries.into()) {
             return Err(format!("CQ-5: {} of {published} accepted, {unreaped:?} unreaped: {stats:?}", stats.entries));
@@ -209,24 +249,23 @@ impl Reference {
         if stats.inflight > self.shape.max_inflight.into() {
             return Err(format!("CQ-1: {} requests in flight", stats.inflight));
         }
+        if let Some(accepted) = self.accepted
+            && (stats.entries, stats.inflight) != (accepted, 0)
+        {
+            return Err(format!("LIFE-1: {accepted} were accepted before QUIESCE: {stats:?}"));
+        }
         Ok(())
     }
 
     /// The ring is quiesced, and everything reaped that it had.
     pub(crate) fn end(&self, stats: &SqStats) -> Result<(), String> {
-        if stats.inflight != 0 {
-            return Err(format!("LIFE-1: {} requests in flight", stats.inflight));
-        }
-        if stats.entries != stats.completions + stats.skipped {
-            return Err(format!("SUB-2: entries, completions and skipped do not add up: {stats:?}"));
-        }
         if stats.completions != self.reaped {
             return Err(format!("CQ-1: {} posted, {} reaped", stats.completions, self.reaped));
         }
         for one in self.out() {
             let silent = one.op.skip_success && one.op.certain().is_none_or(|res| res >= 0);
             // Of two threads' entries nobody knows which were accepted.
-            let accepted = one.before < stats.entries;
+            let accepted = *one.before.end() < stats.entries;
             if accepted && !silent {
                 return Err(format!("SUB-2: no completion for {}, {:?}", one.user_data, one.op));
             }
