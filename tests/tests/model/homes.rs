@@ -15,7 +15,7 @@ use sq_driver::Driver;
 use sq_uapi::consts::{enter_flags, setup_flags};
 use sq_uapi::{Cqe, Errno, KernelMem, SqCancel, SqEnter, SqQuiesce, SqSetup, SqStats, Sqe, UserMem};
 
-use super::plan::Shape;
+use super::plan::{Mode, Shape};
 
 /// Long enough for anything that comes at all: only what is lost takes as long.
 const LOST: Duration = Duration::from_secs(20);
@@ -49,7 +49,11 @@ pub(crate) struct Library {
 impl Library {
     pub(crate) fn new(backend: &Backend, shape: Shape) -> Self {
         let builder = Ring::builder(shape.sq_entries).cq_entries(shape.cq_entries).max_inflight(shape.max_inflight);
-        let builder = if shape.worker { builder.worker() } else { builder };
+        let builder = match shape.mode {
+            Mode::Caller => builder,
+            Mode::Worker => builder.worker(),
+            Mode::Poll => builder.poll(Duration::from_millis(1)),
+        };
         let (submitter, sq, cq) = builder.build(backend).expect("a ring of this shape").split();
         Self { submitter, sq: Mutex::new(sq), cq }
     }
@@ -133,7 +137,12 @@ pub(crate) struct Checked<M: KernelMem + UserMem + Send + Sync + 'static> {
 impl<M: KernelMem + UserMem + Clone + Send + Sync + 'static> Checked<M> {
     pub(crate) fn new<D: Driver>(shape: Shape, driver: &'static D, mem: M) -> Self {
         let setup = SqSetup {
-            flags: if shape.worker { setup_flags::WORKER } else { 0 },
+            flags: match shape.mode {
+                Mode::Caller => 0,
+                Mode::Worker => setup_flags::WORKER,
+                Mode::Poll => setup_flags::SQPOLL,
+            },
+            sq_thread_idle_ms: u32::from(shape.mode == Mode::Poll),
             sq_entries: shape.sq_entries,
             cq_entries: shape.cq_entries,
             max_inflight: shape.max_inflight,

@@ -20,8 +20,18 @@ pub(crate) struct Shape {
     pub(crate) sq_entries: u32,
     pub(crate) cq_entries: u32,
     pub(crate) max_inflight: u32,
-    /// A worker drains; else whoever enters.
-    pub(crate) worker: bool,
+    pub(crate) mode: Mode,
+}
+
+/// Who drains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Whoever enters.
+    Caller,
+    /// A worker.
+    Worker,
+    /// A polling thread, which soon sleeps.
+    Poll,
 }
 
 /// A step.
@@ -198,12 +208,11 @@ fn act() -> impl Strategy<Value = Act> {
 
 /// Rings from 1 entry up, so that they are full and blocked much of the time; one in four has many more completions than entries.
 fn shape() -> impl Strategy<Value = Shape> {
-    (0..5u32, prop_oneof![3 => 0..2u32, 1 => 2..6u32], any::<u32>(), any::<bool>()).prop_map(
-        |(sq, more, inflight, worker)| {
-            let cq_entries = 1 << (sq + more);
-            Shape { sq_entries: 1 << sq, cq_entries, max_inflight: 1 + inflight % cq_entries, worker }
-        },
-    )
+    let mode = prop_oneof![2 => Just(Mode::Caller), 2 => Just(Mode::Worker), 1 => Just(Mode::Poll)];
+    (0..5u32, prop_oneof![3 => 0..2u32, 1 => 2..6u32], any::<u32>(), mode).prop_map(|(sq, more, inflight, mode)| {
+        let cq_entries = 1 << (sq + more);
+        Shape { sq_entries: 1 << sq, cq_entries, max_inflight: 1 + inflight % cq_entries, mode }
+    })
 }
 
 /// All programs.

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 
 use sq_uapi::{Errno, SqStats};
 
-use super::plan::{By, Kind, Op, Shape, Which};
+use super::plan::{By, Kind, Mode, Op, Shape, Which};
 
 /// All entries of a ring so far.
 pub(crate) struct Reference {
@@ -106,7 +106,7 @@ impl Reference {
     pub(crate) fn submitted(&self, published: bool, said: Result<(), Errno>) -> Result<(), String> {
         let fits = match said {
             // Where others drain nobody rings until the ring says that it sleeps, which may be soon after QUIESCE.
-            Ok(()) => !self.is_shut() || !published || self.shape.worker,
+            Ok(()) => !self.is_shut() || !published || self.shape.mode != Mode::Caller,
             Err(errno) => self.is_shut() && errno == Errno::ESHUTDOWN,
         };
         if fits { Ok(()) } else { Err(format!("a submit says {said:?}; quiesced: {}", self.is_shut())) }
