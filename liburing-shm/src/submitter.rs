@@ -128,14 +128,25 @@ impl Submitter {
         self.register_array("register files", register_op::FILES, 0, &vec![-1i32; usize::from(count)])
     }
 
-    /// Replaces registered files from index `first`.
+    /// Replaces registered files from index `first`. `None` leaves a place empty.
     ///
     /// # Errors
     ///
-    /// `ENXIO` if there are none, `EINVAL` if there are not as many.
+    /// `ENXIO` if there are none, `EINVAL` if there are not as many, `EBADF` or `EMFILE` if one is refused: those before it have been
+    /// replaced then, and it and those behind it have not.
     pub fn update_files(&self, first: u32, files: &[Option<BorrowedFd<'_>>]) -> Result<(), Error> {
         let fds: Vec<i32> = files.iter().map(|fd| fd.map_or(-1, |fd| fd.as_raw_fd())).collect();
-        self.register_array("update files", register_op::FILES_UPDATE, first, &fds)
+        let mut rest = &fds[..];
+        let mut at = first;
+        loop {
+            // A call says why its first file is refused; of a later one, only how many came before it.
+            let n = self.register_some("update files", register_op::FILES_UPDATE, at, rest)?;
+            at = at.saturating_add(n);
+            rest = rest.get(n as usize..).unwrap_or(&[]);
+            if rest.is_empty() {
+                return Ok(());
+            }
+        }
     }
 
     /// Forgets the registered files. Requests in flight keep theirs.
@@ -188,6 +199,11 @@ impl Submitter {
     }
 
     fn register_array<T>(&self, what: &'static str, op: u32, offset: u32, items: &[T]) -> Result<(), Error> {
+        self.register_some(what, op, offset, items).map(|_| ())
+    }
+
+    /// How many of the items were registered, of an operation that may stop between two.
+    fn register_some<T>(&self, what: &'static str, op: u32, offset: u32, items: &[T]) -> Result<u32, Error> {
         let reg = SqRegister {
             size: size_of::<SqRegister>() as u32,
             op,
@@ -196,7 +212,7 @@ impl Submitter {
             offset,
             resv: [0; 2],
         };
-        self.call(what, ioctl::REGISTER, reg).map(|_| ())
+        self.call(what, ioctl::REGISTER, reg).map(|(n, _)| n)
     }
 
     /// Cancels requests without an entry: on a full or blocked ring too. Returns how many with `ALL` or `ANY`, else 0.

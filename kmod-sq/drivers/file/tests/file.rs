@@ -5,7 +5,7 @@ mod common;
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
@@ -89,6 +89,32 @@ fn the_rings_own_buffers_and_registered_files() {
     }
     assert_eq!(bench.entry(Fsync::new(Target::Fixed(0)).build()), Ok(0));
     assert_eq!(bench.entry(Fsync::new(Target::Fixed(1)).build()), Err(Errno::EBADF));
+}
+
+/// The first of them that is refused says why, wherever it stands: what follows it is still the old file.
+#[test]
+fn an_update_of_files_that_stops_halfway_is_an_error() {
+    let mut bench = Bench::new();
+    let [old, other, new] = [file(b"old"), file(b"other"), file(b"new")];
+    bench.0.submitter().register_files(&[old.as_fd(), other.as_fd()]).unwrap();
+    // SAFETY: no descriptor has this number: it is only looked for.
+    let closed = unsafe { BorrowedFd::borrow_raw(i32::MAX) };
+    for files in [vec![Some(new.as_fd()), Some(closed)], vec![Some(closed), Some(new.as_fd())]] {
+        let updated = bench.0.submitter().update_files(0, &files);
+        assert_eq!(updated.unwrap_err().errno(), Some(Errno::EBADF), "{files:?}");
+        for (n, expected) in [(0, &b"new"[..]), (1, b"other")] {
+            let mut to = [0u8; 8];
+            let got = bench.entry(Read::new(Target::Fixed(n), to.as_mut_ptr(), 8).build());
+            assert_eq!((got, &to[..expected.len()]), (Ok(expected.len() as u32), expected));
+        }
+    }
+    bench.0.submitter().update_files(0, &[None, Some(new.as_fd())]).unwrap();
+    assert_eq!(bench.entry(Fsync::new(Target::Fixed(0)).build()), Err(Errno::EBADF));
+    assert_eq!(bench.entry(Fsync::new(Target::Fixed(1)).build()), Ok(0));
+    for (first, files) in [(1, &[None, None][..]), (0, &[])] {
+        let updated = bench.0.submitter().update_files(first, files);
+        assert_eq!(updated.unwrap_err().errno(), Some(Errno::EINVAL), "{first} {files:?}");
+    }
 }
 
 #[test]
