@@ -3,7 +3,8 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use liburing_shm::opcode::{self, Target};
 use liburing_shm::{Backend, CancelFlags, Errno, Ring, SqeFlags, Submitter};
@@ -134,6 +135,46 @@ fn lock1_a_driver_may_come_back_into_the_ring() {
     let rest: Vec<_> = ring.completion().reap().map(|done| (done.user_data(), done.result())).collect();
     assert_eq!(rest.last(), Some(&(19, Err(Errno::ECANCELED))));
     assert_eq!(done.len() + rest.len(), 20);
+}
+
+/// Takes longer to issue than a ring that is dropped waits.
+struct Late {
+    begun: mpsc::Sender<()>,
+    held: Mutex<Option<Request>>,
+    _alive: Arc<()>,
+}
+
+impl Driver for Late {
+    const NAME: &'static core::ffi::CStr = c"late";
+    const OPCODES: Opcodes = Opcodes::NONE.with(op::NOP);
+
+    fn issue<'op>(&self, op: Op<'op>) -> Issued<'op> {
+        self.begun.send(()).unwrap();
+        std::thread::sleep(Duration::from_millis(1500));
+        let Ok((request, issued)) = op.defer_indefinite() else { panic!("nothing else is in flight") };
+        *self.held.lock().unwrap() = Some(request);
+        issued
+    }
+
+    fn cancel(&self, _: RequestId) {
+        let request = self.held.lock().unwrap().take();
+        if let Some(request) = request {
+            request.complete(Err(Errno::ECANCELED));
+        }
+    }
+}
+
+#[test]
+fn life1_what_a_polling_ring_issues_while_it_is_dropped_is_canceled() {
+    let (begun, has_begun) = mpsc::channel();
+    let alive = Arc::new(());
+    let backend = Backend::embedded(Late { begun, held: Mutex::default(), _alive: Arc::clone(&alive) }).unwrap();
+    let mut ring = Ring::builder(8).poll(Duration::from_millis(1)).build(&backend).unwrap();
+    ring.submission().push(opcode::Nop::new().build()).unwrap();
+    ring.submit().unwrap();
+    has_begun.recv().unwrap();
+    drop((ring, backend));
+    assert_eq!(Arc::strong_count(&alive), 1, "a request keeps its ring, and so the driver");
 }
 
 /// Reads its payload in small pieces, and, between two of them, has the application change what comes next and what was before.

@@ -154,7 +154,11 @@ fn run(ring: &RingRef<ProcessHost>) {
     }
     loop {
         match background.next() {
-            Task::Stop => return,
+            Task::Stop => {
+                // What was issued since the ring was quiesced is not canceled yet, and nobody else comes to do it.
+                ring.work();
+                return;
+            }
             Task::Alarm => ring.alarm(),
             Task::Work if poll => poll_until_idle(ring, background),
             Task::Work => ring.work(),
