@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use liburing_shm::opcode::{Target, command};
 use liburing_shm::safe::{self, Reap, Submit};
-use liburing_shm::{Backend, Errno, PushError, Ring};
+use liburing_shm::{Backend, CancelFlags, Errno, PushError, Ring};
 
 const BYTES: u32 = 4096;
 
@@ -90,6 +90,44 @@ command! {
 
 fn null() -> (Submit, Reap) {
     safe::ring(Ring::builder(8).pool(1, BYTES), &Backend::embedded(sq_null::Null).unwrap()).unwrap()
+}
+
+/// An entry's `user_data` is the safe layer's own, and no token.
+#[test]
+fn a_cancel_is_for_who_has_the_token() {
+    let (submit, mut reap) = null();
+    let ended = |reap: &mut Reap| reap.map(|done| (done.token, done.result)).collect::<Vec<_>>();
+    let refused = |token| submit.cancel(token).unwrap_err().errno();
+    submit.command(&Never {}, 1).unwrap();
+    submit.command(&Never {}, 0).unwrap();
+    submit.submit().unwrap();
+    submit.cancel(0).unwrap();
+    assert_eq!(ended(&mut reap), [(0, Err(Errno::ECANCELED))]);
+    assert_eq!((refused(0), refused(2)), (Some(Errno::ENOENT), Some(Errno::ENOENT)));
+    // In the place of the one that is gone: a cancel for that one, which looked before it went, is not for this one.
+    submit.command(&Never {}, u64::MAX).unwrap();
+    submit.submit().unwrap();
+    for late in [0, 1] {
+        let canceled = submit.submitter().cancel(CancelFlags::USERDATA, late, 0);
+        assert_eq!(canceled.is_ok(), late == 0, "the first place has its first operation");
+    }
+    assert_eq!(ended(&mut reap), [(1, Err(Errno::ECANCELED))]);
+    submit.cancel(u64::MAX).unwrap();
+    assert_eq!(ended(&mut reap), [(u64::MAX, Err(Errno::ECANCELED))]);
+}
+
+#[test]
+fn a_cancel_is_for_all_who_have_the_token() {
+    let (submit, mut reap) = null();
+    for token in [5, 6, 5] {
+        submit.command(&Never {}, token).unwrap();
+    }
+    assert_eq!(submit.cancel(5).unwrap_err().errno(), Some(Errno::ENOENT), "not submitted yet");
+    submit.submit().unwrap();
+    submit.cancel(5).unwrap();
+    assert_eq!(reap.by_ref().map(|done| done.token).collect::<Vec<_>>(), [5, 5]);
+    submit.cancel(6).unwrap();
+    assert_eq!(reap.next().unwrap().token, 6);
 }
 
 #[test]

@@ -33,7 +33,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sq_uapi::Errno;
-use sq_uapi::flags::SqeFlags;
+use sq_uapi::flags::{CancelFlags, SqeFlags};
 
 pub use buf::Buf;
 use buf::Buffers;
@@ -108,11 +108,19 @@ impl std::error::Error for Refused {
     }
 }
 
-/// Operations in flight: what their completions give back. The index is the entry's `user_data`.
+/// Operations in flight: what their completions give back.
 #[derive(Debug, Default)]
 struct Pending {
-    ops: Vec<Option<Op>>,
+    places: Vec<Place>,
     free: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Place {
+    /// That of the operation here, if there is one, else of the next: the place's index, and in the upper half how many were here
+    /// before. A cancel that comes late finds none that came into the place meanwhile.
+    user_data: u64,
+    op: Option<Op>,
 }
 
 #[derive(Debug)]
@@ -122,21 +130,32 @@ struct Op {
 }
 
 impl Pending {
-    fn put(&mut self, op: Op) -> usize {
+    /// Returns the `user_data` for the operation's entry.
+    fn put(&mut self, op: Op) -> u64 {
         if let Some(index) = self.free.pop()
-            && let Some(place) = self.ops.get_mut(index)
+            && let Some(place) = self.places.get_mut(index)
         {
-            *place = Some(op);
-            return index;
+            place.op = Some(op);
+            return place.user_data;
         }
-        self.ops.push(Some(op));
-        self.ops.len().saturating_sub(1)
+        let user_data = self.places.len() as u64;
+        self.places.push(Place { user_data, op: Some(op) });
+        user_data
     }
 
-    fn take(&mut self, index: usize) -> Option<Op> {
-        let op = self.ops.get_mut(index)?.take()?;
+    fn take(&mut self, user_data: u64) -> Option<Op> {
+        let index = user_data as u32 as usize;
+        let place = self.places.get_mut(index).filter(|place| place.user_data == user_data)?;
+        let op = place.op.take()?;
+        place.user_data = user_data.wrapping_add(1 << 32);
         self.free.push(index);
         Some(op)
+    }
+
+    /// The `user_data` of the operations that have this token.
+    fn with_token(&self, token: u64) -> Vec<u64> {
+        let has = |place: &&Place| place.op.as_ref().is_some_and(|op| op.token == token);
+        self.places.iter().filter(has).map(|place| place.user_data).collect()
     }
 }
 
@@ -233,11 +252,11 @@ impl Submit {
             return Err(Refused { error: PushError::NoBuffer, buf });
         }
         // In the table before it can complete.
-        let index = lock(&self.pending).put(Op { token, buf });
+        let user_data = lock(&self.pending).put(Op { token, buf });
         // A skipped success would leave its buffer in the table for ever.
         debug_assert_eq!(entry.as_sqe().flags & SqeFlags::CQE_SKIP_SUCCESS.bits(), 0);
-        let pushed = lock(&self.sq).push(entry.user_data(index as u64));
-        pushed.map_err(|error| Refused { error, buf: lock(&self.pending).take(index).and_then(|op| op.buf) })
+        let pushed = lock(&self.sq).push(entry.user_data(user_data));
+        pushed.map_err(|error| Refused { error, buf: lock(&self.pending).take(user_data).and_then(|op| op.buf) })
     }
 
     /// Publishes what was pushed, and rings the doorbell if it has to be rung. Returns how many operations were published.
@@ -265,7 +284,27 @@ impl Submit {
         Ok(fresh)
     }
 
-    /// What is not about queues: files, cancel, quiesce, counters.
+    /// Cancels the operations that were submitted with `token`. Each still has its completion, with `ECANCELED` if it was not too late.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if there are none, or they have completed or were not submitted yet; `EALREADY` if they were canceled before or are
+    /// completing.
+    pub fn cancel(&self, token: u64) -> Result<(), Error> {
+        let found = lock(&self.pending).with_token(token);
+        let mut result = Err(Error::Call { what: "cancel", errno: Errno::ENOENT });
+        // With the lock free: a driver that is told to cancel may come back with more.
+        for user_data in found {
+            let canceled = self.submitter.cancel(CancelFlags::USERDATA, user_data, 0);
+            if result.is_err() {
+                result = canceled.map(|_| ());
+            }
+        }
+        result
+    }
+
+    /// What is not about queues: files, quiesce, counters. A `user_data` there is the safe layer's own and no token:
+    /// [`Submit::cancel`] is for these.
     #[must_use]
     pub fn submitter(&self) -> &Submitter {
         &self.submitter
@@ -278,9 +317,8 @@ impl Iterator for Reap {
     fn next(&mut self) -> Option<Done> {
         loop {
             let completion = self.cq.pop()?;
-            let Ok(index) = usize::try_from(completion.user_data()) else { continue };
             // A completion of nothing that is pending would be the kernel side's mistake: there is nothing to give back.
-            let Some(op) = lock(&self.pending).take(index) else { continue };
+            let Some(op) = lock(&self.pending).take(completion.user_data()) else { continue };
             return Some(Done { token: op.token, result: completion.result(), extra: completion.extra(), buf: op.buf });
         }
     }
