@@ -245,6 +245,18 @@ fn threads_leave_when_there_is_nothing_to_do() {
     assert_eq!(bench.read(&f, 0, &mut bytes[..1], NONE), Ok(1), "and come again");
 }
 
+#[test]
+fn threads_may_stay_for_ever() {
+    let f = file(b"f");
+    let gate = Gate::new(&[]);
+    let mut bench = Bench::on(&gate.backend(Limits { threads: 1, idle: Duration::MAX, ..LIMITS }));
+    for _ in 0..2 {
+        assert_eq!(bench.entry(Fsync::new(target(&f)).build()), Ok(0));
+    }
+    drop(bench);
+    assert_eq!(Arc::strong_count(&gate), 1, "they leave with the driver");
+}
+
 /// Each job gets a thread of its own, also when only one is asleep for several.
 #[test]
 fn one_sleeping_thread_is_not_promised_twice() {

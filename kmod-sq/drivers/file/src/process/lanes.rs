@@ -23,7 +23,7 @@ pub struct Limits {
     pub in_turn: usize,
     /// Of `threads`, those that only start operations on files that have none running.
     pub reserve: usize,
-    /// How long a thread without work stays.
+    /// How long a thread without work stays. `Duration::MAX`: as long as the driver.
     pub idle: Duration,
 }
 

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, ThreadId};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::vec::Vec;
 
 use sq_driver::abi::{MAX_SEGMENTS, Segment};
@@ -185,7 +185,8 @@ impl<I: FileIo> Inner<I> {
 
     /// Sleeps until there is a token. `None`: leave.
     fn sleep<'a>(&'a self, mut state: MutexGuard<'a, State>) -> Option<MutexGuard<'a, State>> {
-        let until = Instant::now() + self.limits.idle;
+        // `None`: too far to be a time, so it stays.
+        let until = Instant::now().checked_add(self.limits.idle);
         state.asleep += 1;
         loop {
             if state.tokens > 0 {
@@ -193,14 +194,17 @@ impl<I: FileIo> Inner<I> {
                 state.asleep -= 1;
                 return Some(state);
             }
-            let left = until.saturating_duration_since(Instant::now());
-            if state.stopped || left.is_zero() {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if state.stopped || left == Some(Duration::ZERO) {
                 state.asleep -= 1;
                 // Nobody has to wait for this thread any more; `drop` may have its handle already.
                 state.threads.remove(&thread::current().id());
                 return None;
             }
-            state = self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = match left {
+                None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
         }
     }
 
