@@ -9,7 +9,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use kmod_sq::{Mode, Polled, Poller, Ring, RingRef};
+use kmod_sq::{Host, Mode, Notify, Polled, Poller, Ring, RingRef};
 use rustix::thread::CpuSet;
 
 use super::host::{ProcessHost, lock, now_ns};
@@ -32,6 +32,8 @@ struct Asked {
     alarm: Option<u64>,
     stopped: bool,
     thread: Option<JoinHandle<()>>,
+    /// The ring, while something is asked for and no thread could be had.
+    lacking: Option<RingRef<ProcessHost>>,
 }
 
 impl Default for Background {
@@ -80,9 +82,11 @@ fn ask(ring: &Ring<ProcessHost>, what: impl FnOnce(&mut Asked)) {
     what(&mut asked);
     if asked.thread.is_some() {
         background.wake.notify_one();
-    } else {
-        // A caller-driven ring seldom needs it. Without it the process is out of resources; the next call that asks tries again.
-        let _ = asked.start(ring);
+    } else if asked.start(ring).is_err() {
+        // The process is out of resources. The next call that asks tries again, and so does whoever waits meanwhile.
+        asked.lacking = Some(ring.keep());
+        drop(asked);
+        ring.host().notify(Notify { waiters: true, eventfd: false });
     }
 }
 
@@ -90,19 +94,32 @@ impl Asked {
     fn start(&mut self, ring: &Ring<ProcessHost>) -> io::Result<()> {
         let own = ring.keep();
         self.thread = Some(std::thread::Builder::new().name("sq-worker".into()).spawn(move || run(&own))?);
+        // Not the last reference: the thread has one.
+        self.lacking = None;
         Ok(())
     }
 }
 
 impl Background {
+    /// Whether something is asked for that there is no thread for, and none can be had now either.
+    pub(super) fn lacks_thread(&self) -> bool {
+        let mut asked = lock(&self.asked);
+        let Some(ring) = asked.lacking.take() else { return false };
+        if asked.start(&ring).is_ok() {
+            return false;
+        }
+        asked.lacking = Some(ring);
+        true
+    }
+
     /// Ends the thread, after what it is doing.
     pub(super) fn stop(&self) {
-        let thread = {
+        let (thread, _lacking) = {
             let mut asked = lock(&self.asked);
             asked.stopped = true;
             self.attention.store(0, Ordering::Relaxed);
             self.wake.notify_one();
-            asked.thread.take()
+            (asked.thread.take(), asked.lacking.take())
         };
         // A ring that is dropped by its own thread (in a driver's completion) cannot wait for it.
         if let Some(thread) = thread

@@ -93,6 +93,9 @@ impl HostFile for ProcessFile {
     }
 }
 
+/// How often whoever waits tries to start a thread that the ring lacks.
+const RETRY_NS: u64 = 50_000_000;
+
 impl Host for ProcessHost {
     /// All but the signal mask: a process cannot sleep and change its mask in one step, without a system call for it.
     const ABILITIES: Abilities = Abilities {
@@ -188,13 +191,16 @@ impl Host for ProcessHost {
             if ready() {
                 return Waited::Ready;
             }
-            guard = match deadline {
+            // Nobody says when there can be a thread again.
+            let retry = self.background.lacks_thread().then(|| now_ns().saturating_add(RETRY_NS));
+            guard = match deadline.into_iter().chain(retry).min() {
                 None => self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner),
                 Some(at) => {
-                    let left = at.saturating_sub(now_ns());
-                    if left == 0 {
+                    let now = now_ns();
+                    if deadline.is_some_and(|deadline| deadline <= now) {
                         return Waited::Timeout;
                     }
+                    let left = at.saturating_sub(now);
                     self.wake.wait_timeout(guard, Duration::from_nanos(left)).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
