@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use liburing_shm::opcode::{self, command};
-use liburing_shm::{Backend, Ring, Wait};
+use liburing_shm::{Backend, Errno, Ring, Wait};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Runs the test of this name in a child.
@@ -25,6 +25,15 @@ fn limit(what: Resource, current: Option<u64>) {
 
 fn null() -> Backend {
     Backend::embedded(sq_null::Null).unwrap()
+}
+
+#[test]
+fn a_ring_larger_than_a_file_may_be_is_an_error() {
+    in_child("a_ring_larger_than_a_file_may_be_is_an_error", || {
+        // Nobody handles SIGXFSZ here: it would end the process.
+        limit(Resource::Fsize, Some(512));
+        assert_eq!(Ring::builder(8).build(&null()).unwrap_err().errno(), Some(Errno::EFBIG));
+    });
 }
 
 command! {

@@ -43,8 +43,8 @@ impl Backend {
 
     /// `driver`, in this process: no module and no privilege is needed, and no boundary is crossed.
     ///
-    /// A ring's memory is a memfd, which counts as a file: `RLIMIT_FSIZE` bounds it. A forked child does not inherit it (LIFE-4), see
-    /// [`Backend::device`].
+    /// A ring's memory is a memfd, which counts as a file: a ring larger than `RLIMIT_FSIZE` is an [`Error::Map`]. A forked child does not
+    /// inherit it (LIFE-4), see [`Backend::device`].
     ///
     /// # Errors
     ///

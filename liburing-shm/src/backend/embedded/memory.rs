@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 
 use kmod_sq::Geometry;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::process::{Resource, getrlimit};
 use sq_uapi::{Mapped, Parts};
 
 use super::super::map::Map;
@@ -32,6 +33,10 @@ impl Memory {
         let (user, kernel, pool) = (geometry.user.size, geometry.kernel.size, geometry.pool.size);
         let too_big = || Error::Map { source: std::io::ErrorKind::OutOfMemory.into() };
         let total = user.checked_add(kernel).and_then(|n| n.checked_add(pool)).ok_or_else(too_big)?;
+        // Past the limit, `ftruncate` comes with SIGXFSZ, which ends a process that does not expect it.
+        if getrlimit(Resource::Fsize).current.is_some_and(|limit| total > limit) {
+            return Err(memory(rustix::io::Errno::FBIG));
+        }
         ftruncate(&fd, total).map_err(memory)?;
         let map = |offset, len: u64, write| {
             Map::new(fd.as_fd(), offset, usize::try_from(len).map_err(|_| rustix::io::Errno::NOMEM)?, write)
