@@ -30,6 +30,10 @@ pub(crate) trait Home {
     fn cancel(&mut self, flags: u32, user_data: u64, opcode: u8) -> Result<u32, Errno>;
     fn quiesce(&mut self) -> Result<(), Errno>;
     fn stats(&mut self) -> SqStats;
+    /// CQ-5, of slots that only the kernel side sees. From outside it cannot be told.
+    fn balanced(&self) -> bool {
+        true
+    }
 }
 
 /// What became of a batch.
@@ -220,5 +224,9 @@ impl<M: KernelMem + UserMem + Clone + Send + Sync + 'static> Home for Checked<M>
 
     fn stats(&mut self) -> SqStats {
         self.ring.stats()
+    }
+
+    fn balanced(&self) -> bool {
+        self.ring.balanced()
     }
 }

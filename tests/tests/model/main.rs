@@ -27,6 +27,9 @@ fn run(plan: &Plan, home: &mut dyn Home) -> Result<(), String> {
     for act in &plan.acts {
         step(act, home, &mut model).map_err(|error| format!("{act:?}: {error}"))?;
         model.check(&home.stats())?;
+        if !home.balanced() {
+            return Err(format!("CQ-5: the slots do not add up after {act:?}"));
+        }
     }
     // For some the second time: that is no error (LIFE-1).
     quiesce(home, &mut model)?;
