@@ -62,6 +62,12 @@ fn unknown_flags_of_every_call() {
         let arg = bytes(size_of::<SqRegister>(), &[(4, op)]);
         assert_eq!(call(ring.submitter(), ioctl::REGISTER, arg), Err(Errno::EINVAL), "{op}");
     }
+    // io_uring's numbers for buffers: register, unregister, register with tags, update.
+    for op in [0u32, 1, 15, 16] {
+        let arg = bytes(size_of::<SqRegister>(), &[(4, op)]);
+        let said = call(ring.submitter(), ioctl::REGISTER, arg);
+        assert_eq!(said, Err(Errno::EINVAL), "SEC-2: registering buffers ({op}) is refused until it exists");
+    }
 }
 
 #[test]

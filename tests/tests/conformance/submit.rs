@@ -2,10 +2,12 @@
 //! Submission: what goes in comes out, once, in whatever company.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
-use liburing_shm::{Errno, PushError, Ring, SqeFlags, opcode};
+use liburing_shm::{CancelFlags, CqeFlags, Errno, PushError, RawEntry, Ring, SqeFlags, Wait, opcode};
+use sq_uapi::Sqe;
 
-use super::common::{build, echo, errno, fails, one, reap, ring};
+use super::common::{build, delay, echo, errno, fails, never, one, reap, ring};
 
 #[test]
 fn sub2_user_data_is_echoed_bit_for_bit() {
@@ -76,11 +78,17 @@ fn sub1_a_bad_entry_gets_its_own_error_and_the_batch_goes_on() {
     assert_eq!(ring.submitter().stats().unwrap().rejected, 1, "the driver's own error is not a rejection");
 }
 
+/// Rules that are not kept yet are refused until they are: nobody takes them for kept.
 #[test]
 fn what_is_not_implemented_is_refused() {
     let mut ring = ring(8);
-    for flag in [SqeFlags::IO_LINK, SqeFlags::IO_HARDLINK, SqeFlags::IO_DRAIN, SqeFlags::FIXED_FILE] {
-        assert_eq!(one(&mut ring, opcode::Nop::new().build().flags(flag)), Err(Errno::EINVAL), "{flag:?}");
+    for (flag, rule) in [
+        (SqeFlags::IO_LINK, "LINK-1: refused until it exists"),
+        (SqeFlags::IO_HARDLINK, "LINK-1: refused until it exists"),
+        (SqeFlags::IO_DRAIN, "DRAIN-1: refused until it exists"),
+        (SqeFlags::FIXED_FILE, "the null driver has no files"),
+    ] {
+        assert_eq!(one(&mut ring, opcode::Nop::new().build().flags(flag)), Err(Errno::EINVAL), "{rule}");
     }
     let read = opcode::ReadFixed::new(opcode::Target::Device, 0, 0, 0).build();
     assert_eq!(one(&mut ring, read), Err(Errno::EOPNOTSUPP), "the null driver reads nothing");
@@ -88,6 +96,31 @@ fn what_is_not_implemented_is_refused() {
     let stats = ring.submitter().stats().unwrap();
     // The last one was the driver's answer.
     assert_eq!((stats.rejected, stats.rejected_invalid, stats.rejected_opcode), (5, 4, 1));
+    // TIMEOUT, TIMEOUT_REMOVE, LINK_TIMEOUT.
+    for opcode in [11, 12, 15] {
+        let timer = RawEntry::of(Sqe { opcode, ..Sqe::NOP });
+        // SAFETY: it leads to no memory.
+        unsafe { ring.submission().push_raw(timer) }.unwrap();
+        ring.submit_and_wait(1).unwrap();
+        let results: Vec<_> = reap(&mut ring).iter().map(|done| done.result()).collect();
+        assert_eq!(results, [Err(Errno::EINVAL)], "TIME-1: opcode {opcode} is refused until it exists");
+    }
+}
+
+#[test]
+fn no_completion_says_that_more_follow() {
+    let mut ring = ring(8);
+    let later = opcode::Nop::new().build().flags(SqeFlags::ASYNC);
+    for entry in [echo(1), fails(Errno::EIO), later, delay(Duration::from_millis(1)), never()] {
+        ring.submission().push(entry).unwrap();
+    }
+    ring.submit_and_wait(4).unwrap();
+    ring.submitter().cancel(CancelFlags::ANY, 0, 0).unwrap();
+    ring.submitter().wait(&Wait::new(5)).unwrap();
+    let done = reap(&mut ring);
+    assert_eq!(done.len(), 5);
+    let more = done.iter().any(|done| done.flags().contains(CqeFlags::F_MORE));
+    assert!(!more, "CQ-3: there is no F_MORE until there are credits for it");
 }
 
 #[test]
