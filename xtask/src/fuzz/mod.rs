@@ -196,6 +196,7 @@ impl Fuzzer {
         fuzzer.arg(format!("-max_total_time={}", time.as_secs()));
         fuzzer.arg(format!("-max_len={longest}")).args(["-timeout=20", "-print_final_stats=1"]);
         fuzzer.arg(format!("-artifact_prefix={}/", artifacts.display()));
+        // `ring_calls` and `doors` have none: their bytes are choices, one after the other, in which no word of the ABI stands as such.
         let dictionary = self.folder.join(format!("dictionaries/{target}.dict"));
         if dictionary.is_file() {
             fuzzer.arg(format!("-dict={}", dictionary.display()));
