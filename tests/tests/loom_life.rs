@@ -163,12 +163,39 @@ fn close_against_completion(weaken: Weaken) {
     ring.doorbell().unwrap();
     let completer = thread::spawn({
         let driver = Arc::clone(&driver);
-        move || driver.take().unwrap().complete(Ok(0))
+        move || {
+            if let Some(request) = driver.take() {
+                request.complete(Ok(0));
+            }
+        }
     });
+    ring.abandon();
     ring.host().touch();
     drop(ring);
     completer.join().unwrap();
     assert_eq!(freed.load(SeqCst), 1, "LIFE-2");
+}
+
+/// The file of a ring is closed while its worker drains: whatever the worker issues is told to end, also what it issued too late for the
+/// cancel of the close. No request is left with the driver, which would keep the ring for ever.
+fn close_against_worker(weaken: Weaken) {
+    let shape = Shape { sq_entries: 1, cq_entries: 1, max_inflight: 1, flags: setup_flags::WORKER };
+    let driver = Arc::new(Holder::default());
+    let Model { ring, mem, .. } = Model::new(shape, &driver, weaken);
+    let worker = thread::spawn({
+        let ring = ring.clone();
+        move || ModelHost::run_worker(&ring)
+    });
+    let mut producer = Producer::new(mem);
+    producer.push(nop(1, sqe_flags::ASYNC)).unwrap();
+    producer.publish();
+    ring.doorbell().unwrap();
+    ring.abandon();
+    ring.host().end_worker();
+    worker.join().unwrap();
+    assert!(driver.take().is_none(), "LIFE-2: the driver has it, and was not told");
+    assert_eq!(ring.stats().inflight, 0, "LIFE-2");
+    assert!(ring.balanced(), "CQ-5");
 }
 
 /// Two holders let go of a ring, each after a last use.
@@ -318,6 +345,11 @@ fn life_2_close_against_completion() {
 }
 
 #[test]
+fn life_2_close_against_worker() {
+    explore(close_against_worker, PREEMPTIONS);
+}
+
+#[test]
 fn life_2_two_holders() {
     explore(two_holders, PREEMPTIONS);
 }
@@ -355,6 +387,7 @@ fn matrix_of_weakenings() {
         "life_1_poller_of_the_polling_threads_end",
         "life_1_quiesce_against_completion",
         "life_2_close_against_completion",
+        "life_2_close_against_worker",
         "life_2_two_holders",
         "idx_3_break_against_drain",
         "life_3_enable_against_submitter",
