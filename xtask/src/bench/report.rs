@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask bench-report`: docs/performance.md and README's headline, from the raw figures. Prose stands in the documents themselves;
+//! `cargo xtask bench-report`: docs/performance.md, README's headline and a table of docs/threat-model.md, from the raw figures. Prose stands in the documents themselves;
 //! what is between a pair of marks is written here, and a test stage compares.
 
 use std::collections::BTreeMap;
@@ -98,9 +98,13 @@ fn made(ctx: &Ctx) -> Result<BTreeMap<PathBuf, String>> {
         text = fill(&text, name, &part(&from)).with_context(|| format!("in {}", document.display()))?;
     }
     files.insert(document, text);
-    let readme = ctx.root.join("README.md");
-    let text = fill(&read(&readme)?, "headline", &tables::headline(&from));
-    files.insert(readme.clone(), text.with_context(|| format!("in {}", readme.display()))?);
+    let others: [(&str, &str, Part); 2] =
+        [("README.md", "headline", tables::headline), ("docs/threat-model.md", "alternatives", tables::alternatives)];
+    for (name, mark, part) in others {
+        let path = ctx.root.join(name);
+        let text = fill(&read(&path)?, mark, &part(&from)).with_context(|| format!("in {name}"))?;
+        files.insert(path, text);
+    }
     Ok(files)
 }
 

@@ -267,6 +267,26 @@ pub(crate) fn snapshot(from: &Sources) -> String {
     text
 }
 
+/// For docs/threat-model.md: what else would keep an entry still, beside the copy.
+pub(crate) fn alternatives(from: &Sources) -> String {
+    const BATCHES: [u32; 2] = [1, 32];
+    const UNCHECKED: &str = "bare ring without";
+    let rows = [
+        ("copy it (ours)", "bare ring with the copy"),
+        (
+            "make its page read-only and writable again, another thread running",
+            "bare ring page made read-only beside a thread",
+        ),
+        ("stop and start the process's other thread", "bare ring other thread stopped"),
+    ];
+    let row = |(way, row): (&str, &str)| {
+        let cell = |batch| or_none(from.native.difference("snapshot", [row, UNCHECKED], batch).map(number));
+        [way.to_owned()].into_iter().chain(BATCHES.map(cell)).collect()
+    };
+    let title = "nanoseconds an entry beside an unchecked ring's, at batch".to_owned();
+    table(&[title, BATCHES[0].to_string(), BATCHES[1].to_string()], &rows.map(row))
+}
+
 pub(crate) fn payload(from: &Sources) -> String {
     const SIZES: [u32; 5] = [512, 4096, 16384, 131_072, 1_048_576];
     let part = |(group, title): (&str, &str)| whole(&from.native, group, GBS, title, &SIZES, passes);
