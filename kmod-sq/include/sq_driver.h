@@ -227,7 +227,9 @@ struct sq_device *sq_driver_register(const struct sq_driver_table *table, const 
  * sq_driver_unregister - removes the node
  * @device:	from sq_driver_register()
  *
- * For the owner's exit function, which runs when nothing is open any more.
+ * For the owner's exit function, which runs when nothing is open any more. Waits
+ * for all tasks to be seen elsewhere (a moment), so whoever completed the last
+ * request has left the driver, if it does not sleep on the way.
  */
 void sq_driver_unregister(struct sq_device *device);
 

@@ -151,6 +151,8 @@ impl<H: Host> Ring<H> {
     /// (LIFE-2). What outlives it keeps the ring by reference, and its completion goes nowhere.
     pub fn abandon(&self) {
         self.shut();
+        // Nobody can name them any more. And what is in flight may wait for what one of them serves, until that one is closed.
+        drop(self.files.with(core::mem::take));
         self.cancel_everything();
         // A worker may be in the middle of an entry that this cancel came too early for: once more, after it.
         H::work(self);

@@ -52,8 +52,7 @@ pub(crate) struct Owner<'r, H: Host> {
 impl<H: Host> Ring<H> {
     /// Becomes the drain owner, or leaves word for the one there is.
     pub(crate) fn own(&self) -> Option<Owner<'_, H>> {
-        // Acquire: what the last owner did comes before. Partner: the release in `Owner::release`.
-        if self.drain.compare_exchange(FREE, OWNED, at!(DrainOwn, Acquire), Ordering::Relaxed).is_err() {
+        if !self.take_drain() {
             // Release: the tail that this ENTER is about comes before the word. Partner: the acquire in `release`.
             if self.drain.fetch_or(OWNED | REDRAIN, at!(DrainKnock, AcqRel)) != FREE {
                 return None;
@@ -64,6 +63,17 @@ impl<H: Host> Ring<H> {
         // Once, so that a model sees whether two owners are ordered.
         owner.sq();
         Some(owner)
+    }
+
+    /// Becomes the drain owner if there is none, and leaves no word otherwise.
+    pub(crate) fn own_if_free(&self) -> Option<Owner<'_, H>> {
+        self.take_drain().then_some(Owner { ring: self })
+    }
+
+    #[inline(always)]
+    fn take_drain(&self) -> bool {
+        // Acquire: what the last owner did comes before. Partner: the release in `Owner::release`.
+        self.drain.compare_exchange(FREE, OWNED, at!(DrainOwn, Acquire), Ordering::Relaxed).is_ok()
     }
 
     /// Whether nobody owns the drain. If so, whoever owns it next sees what this caller did before. If not, the owner looks

@@ -70,8 +70,8 @@ impl<H: Host> Ring<H> {
             }
             register_op::ALLOW_OPCODES => {
                 let allowed: u64 = self.one(reg)?;
-                // The table belongs to the drain owner. An ENTER that runs meanwhile is in the way: try again.
-                let mut owner = self.own().ok_or(Errno::EBUSY)?;
+                // The table belongs to the drain owner. Whoever drains meanwhile is in the way, and is not told: try again.
+                let mut owner = self.own_if_free().ok_or(Errno::EBUSY)?;
                 self.allow(allowed);
                 owner.restrict(allowed);
                 if let Some(back) = owner.release() {

@@ -180,7 +180,8 @@ impl Submitter {
     ///
     /// # Errors
     ///
-    /// `EBUSY` if another thread is submitting at this moment.
+    /// `EBUSY` while another thread is submitting, or the ring's own is draining: it may be tried again. A polling thread drains as long as
+    /// it is awake; a ring that should have one restricts itself while it is [`disabled`](crate::Builder::disabled).
     pub fn allow_opcodes(&self, allowed: u64) -> Result<(), Error> {
         self.register_array("allow opcodes", register_op::ALLOW_OPCODES, 0, &[allowed])
     }

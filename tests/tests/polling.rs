@@ -37,6 +37,22 @@ fn use_it(ring: &mut Ring) {
     assert_eq!(ring.completion().reap().count(), 1);
 }
 
+/// A ring that gives opcodes up finds its polling thread awake, and may try again until it sleeps: trying does not keep it awake.
+#[test]
+fn bell1_trying_to_give_opcodes_up_keeps_no_polling_thread_awake() {
+    let Some((backend, _one)) = device() else { return };
+    let mut ring = ring(&backend, Duration::from_millis(20));
+    use_it(&mut ring);
+    let mut busy = 0;
+    while let Err(error) = ring.submitter().allow_opcodes(1) {
+        assert_eq!(error.errno(), Some(Errno::EBUSY));
+        busy += 1;
+        assert!(busy < 5000, "the thread is awake for good");
+        // Shorter than what it stays awake for, whatever came.
+        sleep(Duration::from_millis(2));
+    }
+}
+
 /// Ids of the polling threads of process `pid`'s rings.
 fn threads(pid: u32) -> Vec<u32> {
     let name = format!("sq-poll-{pid}\n");

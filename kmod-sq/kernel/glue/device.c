@@ -252,6 +252,9 @@ static long sq_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	}
 	switch (cmd) {
 	case SQ_IOC_ISSUE:
+		/* As for a ring, whose mapping must be writable: an operation may be a write. */
+		if (!(file->f_mode & FMODE_WRITE))
+			return -EBADF;
 		return sq_door_issue(sf->door, home ? home->ring : NULL, arg);
 	case SQ_IOC_ENTER:
 	case SQ_IOC_REGISTER:
@@ -314,7 +317,7 @@ static int sq_mmap(struct file *file, struct vm_area_struct *vma)
 	/* What the kernel writes nobody else does, by mprotect() neither. */
 	if (which == SQ_PAGES_KERNEL && (vma->vm_flags & VM_WRITE))
 		return -EACCES;
-	/* VM_IO: no long-term pin, no madvise() that undoes VM_DONTCOPY. */
+	/* VM_IO: no madvise() that undoes VM_DONTCOPY, and no core dump. */
 	sq_vma_flags(vma, VM_IO | VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP,
 		     VM_MAYEXEC | (which == SQ_PAGES_KERNEL ? VM_MAYWRITE : 0));
 	return sq_pages_map(&home->pages[which], vma);
@@ -516,6 +519,11 @@ void sq_driver_unregister(struct sq_device *device)
 	misc_deregister(&device->misc);
 	list_del(&device->list);
 	mutex_unlock(&sq_devices_lock);
+	/*
+	 * Whoever completed the last request, and with it dropped the last reference, may not have returned through the driver yet, in
+	 * whatever task it is: this waits until each task has been seen elsewhere.
+	 */
+	synchronize_rcu_tasks();
 	kfree(device);
 }
 EXPORT_SYMBOL_GPL(sq_driver_unregister);

@@ -262,9 +262,12 @@ void sq_notify(struct sq_home *home, bool waiters, bool eventfd)
 {
 	unsigned long flags;
 
-	/* All, EPOLLEXCLUSIVE or not: one that sleeps on would never hear that the ring is over, which is said once. */
+	/*
+	 * All, EPOLLEXCLUSIVE or not: one that sleeps on would never hear that the ring is over, which is said once. And without a key, so that
+	 * each asks sq_poll(): io_uring and aio would take a key for the answer.
+	 */
 	if (waiters)
-		__wake_up(&home->wait, TASK_NORMAL, 0, poll_to_key(EPOLLIN | EPOLLRDNORM | EPOLLERR | EPOLLHUP));
+		__wake_up(&home->wait, TASK_NORMAL, 0, NULL);
 	if (!eventfd)
 		return;
 	spin_lock_irqsave(&home->eventfd_lock, flags);

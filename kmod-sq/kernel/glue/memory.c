@@ -58,8 +58,10 @@ void sq_pages_free(struct sq_pages *pages)
 {
 	if (pages->addr)
 		vunmap(pages->addr);
-	while (pages->nr)
+	while (pages->nr) {
+		cond_resched();
 		put_page(pages->pages[--pages->nr]);
+	}
 	kvfree(pages->pages);
 }
 

@@ -2,6 +2,8 @@
 /* Locks, files and the end of the world: what Rust cannot say itself. */
 #include <linux/file.h>
 #include <linux/magic.h>
+#include <linux/major.h>
+#include <linux/miscdevice.h>
 #include <linux/net.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
@@ -42,19 +44,26 @@ void sq_unlock(void *lock, unsigned long flags)
 /*
  * SEC-3: files that may keep other files are no targets. A ring that kept itself,
  * or one of io_uring's, or a socket that it is in flight in, would never be
- * released. (No kernel tells modules what is io_uring's but by the file's name,
- * which nobody else can have: user space cannot make files there.)
+ * released. Nor are those whose close ends what a worker may wait for: a page or
+ * a file system that the process serves itself. A worker that waits keeps the
+ * ring, which would keep them open. (No kernel tells modules what is io_uring's
+ * or userfaultfd's but by the file's name, which nobody else can have: user space
+ * cannot make files there.)
  */
-static bool sq_file_keeps_files(struct file *file)
+static bool sq_file_refused(struct file *file)
 {
 	struct socket *socket = sock_from_file(file);
+	struct inode *inode = file_inode(file);
+	const unsigned char *name = file->f_path.dentry->d_name.name;
 
 	if (file->f_op->release == sq_file_operations.release)
 		return true;
 	if (socket)
 		return socket->ops->family == PF_UNIX;
-	return file_inode(file)->i_sb->s_magic == ANON_INODE_FS_MAGIC &&
-	       !strcmp(file->f_path.dentry->d_name.name, "[io_uring]");
+	if (S_ISCHR(inode->i_mode))
+		return inode->i_rdev == MKDEV(MISC_MAJOR, FUSE_MINOR) || inode->i_rdev == MKDEV(MISC_MAJOR, CUSE_MINOR);
+	return inode->i_sb->s_magic == ANON_INODE_FS_MAGIC &&
+	       (!strcmp(name, "[io_uring]") || !strcmp(name, "[userfaultfd]"));
 }
 
 struct file *sq_file_get(s32 fd)
@@ -69,7 +78,7 @@ struct file *sq_file_get(s32 fd)
 	file = fget(fd);
 	if (!file)
 		return ERR_PTR(-EBADF);
-	if (sq_file_keeps_files(file)) {
+	if (sq_file_refused(file)) {
 		fput(file);
 		return ERR_PTR(-EBADF);
 	}

@@ -83,6 +83,8 @@ int sq_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 #endif
 	if (cmd->cmd_op != SQ_IOC_ISSUE)
 		return -ENOTTY;
+	if (!(cmd->file->f_mode & FMODE_WRITE))
+		return -EBADF;
 	pool = sq_pool_of(sf);
 	if (unlikely(!pool))
 		return -ENOMEM;

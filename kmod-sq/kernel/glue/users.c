@@ -81,8 +81,11 @@ static struct sq_user *sq_user_new(kuid_t uid)
 
 	if (!user)
 		return NULL;
-	/* Not WQ_MEM_RECLAIM: a drain may run any driver's issue(), and wait for what is not. */
-	user->queue = alloc_workqueue("sq-%u", WQ_UNBOUND, SQ_USER_WORKERS, from_kuid(&init_user_ns, uid));
+	/*
+	 * Not WQ_MEM_RECLAIM: a drain may run any driver's issue(), and wait for what is not. Freezable: it may write to disks, which must not
+	 * change any more once hibernation has made its image.
+	 */
+	user->queue = alloc_workqueue("sq-%u", WQ_UNBOUND | WQ_FREEZABLE, SQ_USER_WORKERS, from_kuid(&init_user_ns, uid));
 	if (!user->queue) {
 		kfree(user);
 		return NULL;

@@ -2,16 +2,16 @@
 //! Ring memory: whose it is, who pays for it, and that nobody but the kernel writes what the kernel writes. Run as root, with a
 //! version 2 cgroup hierarchy at /sys/fs/cgroup.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 
-use sq_uapi::SqRegion;
 use sq_uapi::consts::{features, sq_state};
+use sq_uapi::{SqRegion, ioctl};
 
 use crate::group::Group;
 use crate::proc::{Child, code, until};
-use crate::raw::{MODES, Map, NULL, Raw, command, echo, last, res, set_up, shape, transfer};
+use crate::raw::{MODES, Map, NULL, Raw, call, command, echo, last, nop, res, set_up, shape, transfer};
 use crate::{Check, Outcome, want};
 
 pub(crate) const CHECKS: &[Check] = &[
@@ -20,7 +20,18 @@ pub(crate) const CHECKS: &[Check] = &[
     ("the kernel's region is read-only to everything", read_only),
     ("the flags of the mappings", flags),
     ("mappings are shared, inside a region, and alive without a descriptor", mappings),
+    ("a node that is open for reading takes no operations", opened_for_reading),
 ];
+
+/// Neither a ring, whose memory would have to be mapped for writing, nor a single one.
+fn opened_for_reading() -> Outcome {
+    let node = File::open(NULL).map_err(|error| error.to_string())?;
+    want!(call(node.as_raw_fd(), ioctl::ISSUE, &mut nop(1)), Err(libc::EBADF));
+    let mut setup = shape(8, 0);
+    call(node.as_raw_fd(), ioctl::SETUP, &mut setup)?;
+    want!(Map::new(node.as_raw_fd(), setup.user, libc::PROT_READ).err(), Some(libc::EINVAL));
+    Ok(())
+}
 
 /// 4 MiB of buffers and 1 MiB of entries.
 fn large() -> sq_uapi::SqSetup {

@@ -20,6 +20,8 @@ pub(crate) const CHECKS: &[Check] = &[
     ("poll: readable once there is a completion", polled),
     ("poll: hung up when it is quiesced, an error when it is broken", polled_to_the_end),
     ("epoll: two with EPOLLEXCLUSIVE are both told of the end", polled_by_two),
+    // In a thread of its own: what io_uring has left to do at its end interrupts a wait of the thread that used it.
+    ("io_uring: a poll says what poll says", || joined(thread::spawn(polled_by_io_uring))),
     ("epoll: each batch of completions is an edge, reaped or not", || MODES.into_iter().try_for_each(edges)),
 ];
 
@@ -134,6 +136,31 @@ fn polled_by_two() -> Outcome {
     call(ring.raw(), ioctl::QUIESCE, &mut quiesce)?;
     for thread in threads {
         want!(woken(thread)??, EventFlags::HUP);
+    }
+    Ok(())
+}
+
+/// Others take what wakes them for the answer.
+fn polled_by_io_uring() -> Outcome {
+    let mut others = io_uring::IoUring::new(2).map_err(|error| error.to_string())?;
+    let mut ring = ring(0)?;
+    for (ends, expected) in [(false, libc::POLLIN), (true, libc::POLLHUP)] {
+        let fd = io_uring::types::Fd(ring.raw());
+        let poll = io_uring::opcode::PollAdd::new(fd, libc::POLLIN as u32).build();
+        // SAFETY: it points nowhere.
+        unsafe { others.submission().push(&poll) }.map_err(|error| error.to_string())?;
+        others.submit().map_err(|error| error.to_string())?;
+        if ends {
+            let mut quiesce = SqQuiesce { size: 32, timeout_ns: 5_000_000_000, ..SqQuiesce::default() };
+            call(ring.raw(), ioctl::QUIESCE, &mut quiesce)?;
+        } else {
+            ring.push(delay(1, 50_000_000));
+            ring.bell()?;
+        }
+        others.submit_and_wait(1).map_err(|error| error.to_string())?;
+        let told: Vec<i32> = others.completion().map(|done| done.result()).collect();
+        want!((ends, told), (ends, vec![i32::from(expected)]));
+        want!(ring.reap().len(), usize::from(!ends));
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use kmod_sq::{Caller, Doors, Issued, Pool, Slot, Source, Tasks};
 use sq_driver::{Bound, Errno};
 use sq_uapi::consts::{limit, sqe_flags};
 
-use super::hostile_host::{NoFile, PlainLock, is_mapped, is_odd};
+use super::hostile_host::{AnyFile, PlainLock, is_mapped, is_odd};
 use super::interleave::unlocked;
 use super::judge::Judge;
 use super::probe::{self, Probe};
@@ -112,7 +112,7 @@ const ENTRY: u64 = 0x7000;
 thread_local!(static DESK: Desk = Desk::default());
 
 impl Caller for Visitor {
-    type File = NoFile;
+    type File = AnyFile;
     type Memory = ();
     type Event = Cell<bool>;
 
@@ -145,9 +145,9 @@ impl Caller for Visitor {
         is_mapped(addr, len)
     }
 
-    fn file(fd: i32) -> Result<NoFile, Errno> {
+    fn file(fd: i32) -> Result<AnyFile, Errno> {
         unlocked("a descriptor is looked up");
-        if fd < 0 { Err(Errno::EBADF) } else { Ok(NoFile) }
+        if fd < 0 { Err(Errno::EBADF) } else { Ok(AnyFile::open()) }
     }
 
     fn memory() {}

@@ -35,10 +35,38 @@ impl<T> Lock<T> for PlainLock<T> {
 }
 
 /// A file, whatever its number.
-#[derive(Clone, Copy, Debug)]
-pub struct NoFile;
+#[derive(Debug)]
+pub struct AnyFile(());
 
-impl HostFile for NoFile {
+thread_local!(static OPEN: Cell<usize> = const { Cell::new(0) });
+
+impl AnyFile {
+    /// Opens one.
+    pub(super) fn open() -> Self {
+        OPEN.set(OPEN.get() + 1);
+        Self(())
+    }
+
+    /// Those of this thread that are open.
+    #[must_use]
+    pub fn count() -> usize {
+        OPEN.get()
+    }
+}
+
+impl Clone for AnyFile {
+    fn clone(&self) -> Self {
+        Self::open()
+    }
+}
+
+impl Drop for AnyFile {
+    fn drop(&mut self) {
+        OPEN.set(OPEN.get() - 1);
+    }
+}
+
+impl HostFile for AnyFile {
     fn target(&self) -> usize {
         1
     }
@@ -260,7 +288,7 @@ impl<M: KernelMem + Send + Sync + 'static> Host for HostileHost<M> {
     type Mem = M;
     type Lock<T: Send> = PlainLock<T>;
     type Array<T: Send> = Box<[T]>;
-    type File = NoFile;
+    type File = AnyFile;
 
     fn array<T: Send>(len: usize, make: impl FnMut(usize) -> T) -> Result<Box<[T]>, Errno> {
         Ok((0..len).map(make).collect())
@@ -288,12 +316,12 @@ impl<M: KernelMem + Send + Sync + 'static> Host for HostileHost<M> {
         is_mapped(addr, len)
     }
 
-    fn file(&self, fd: i32) -> Result<NoFile, Errno> {
+    fn file(&self, fd: i32) -> Result<AnyFile, Errno> {
         unlocked("a descriptor is looked up");
         point(Why::Point);
         match fd {
             _ if self.as_worker.load(SeqCst) => Err(Errno::EAGAIN),
-            0.. => Ok(NoFile),
+            0.. => Ok(AnyFile::open()),
             _ => Err(Errno::EBADF),
         }
     }

@@ -181,7 +181,7 @@ pub trait Files: Send + Sync + 'static {
 
 /// File systems of files that are calls to the kernel: a read of one may wait for an event that never comes (`/proc/kmsg`,
 /// `trace_pipe`), and a write may mean something else in a worker's namespaces than in its caller's (`cgroup.procs`). `linux/magic.h` has the numbers, but functionfs's.
-const CALLS: [u64; 18] = [
+const CALLS: [u64; 19] = [
     0x9fa0,      // PROC_SUPER_MAGIC
     0x6265_6572, // SYSFS_MAGIC
     0x7472_6163, // TRACEFS_MAGIC
@@ -191,6 +191,7 @@ const CALLS: [u64; 18] = [
     0x6265_6570, // CONFIGFS_MAGIC
     0xabba_1974, // XENFS_SUPER_MAGIC
     0x0a64_7361, // FUNCTIONFS_MAGIC
+    0xaee7_1ee7, // GADGETFS_MAGIC
     0x0904_1934, // ANON_INODE_FS_MAGIC: on some kernels these are regular files by their mode
     0x0027_e0eb, // CGROUP_SUPER_MAGIC
     0x6367_7270, // CGROUP2_SUPER_MAGIC

@@ -143,7 +143,7 @@ fn what_is_no_file_is_refused() {
     assert_eq!(byte, [1]);
 }
 
-/// SEC-3: a ring that kept one of these might keep itself.
+/// SEC-3: a ring that kept one of these might keep itself, or what a worker of it waits for.
 #[test]
 fn files_that_keep_files_are_refused() {
     let mut bench = Bench::new();
@@ -160,6 +160,17 @@ fn files_that_keep_files_are_refused() {
     match &uring {
         Ok(uring) => keepers.push(uring.as_fd()),
         Err(why) => skip(&format!("files_that_keep_files_are_refused: no io_uring: {why}")),
+    }
+    // SAFETY: flags, and an owned descriptor or an error comes back.
+    let pages = unsafe { rustix::mm::userfaultfd(rustix::mm::UserfaultfdFlags::CLOEXEC) };
+    match &pages {
+        Ok(pages) => keepers.push(pages.as_fd()),
+        Err(why) => skip(&format!("files_that_keep_files_are_refused: no userfaultfd: {why}")),
+    }
+    let fuse = File::options().read(true).write(true).open("/dev/fuse");
+    match &fuse {
+        Ok(fuse) => keepers.push(fuse.as_fd()),
+        Err(why) => skip(&format!("files_that_keep_files_are_refused: no FUSE: {why}")),
     }
     let mut byte = [1u8];
     for keeper in keepers {

@@ -78,6 +78,20 @@ pub(super) const ROWS: &[Mutant] = &[
         loom("loom_life", "life_1_quiesce_against_completion"),
     ),
     row(
+        "a closed ring's worker left alone",
+        "LIFE-2",
+        CANCEL,
+        ["once more, after it.\n        H::work(self);", "once more, after it."],
+        loom("loom_life", "life_2_close_against_worker"),
+    ),
+    row(
+        "a closed ring's files kept open",
+        "LIFE-2",
+        CANCEL,
+        ["drop(self.files.with(core::mem::take));", ""],
+        Check::Test("sq-conformance", "closed", "life2_a_closed_ring_keeps_no_registered_file"),
+    ),
+    row(
         "request does not keep its ring",
         "LIFE-2",
         ISSUE,

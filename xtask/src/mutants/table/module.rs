@@ -188,6 +188,13 @@ pub(super) const ROWS: &[Mutant] = &[
         ["__wake_up(&home->wait, TASK_NORMAL, 0,", "__wake_up(&home->wait, TASK_NORMAL, 1,"],
         life("poll", "epoll: two with EPOLLEXCLUSIVE"),
     ),
+    row(
+        "who is woken takes the key for the answer",
+        "BELL-4",
+        HOME,
+        ["TASK_NORMAL, 0, NULL);", "TASK_NORMAL, 0, poll_to_key(EPOLLIN | EPOLLHUP));"],
+        life("poll", "io_uring: a poll says"),
+    ),
     // Whom the file driver's work is charged to.
     row(
         "a kernel thread's I/O is the root's",
