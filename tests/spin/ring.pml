@@ -5,19 +5,22 @@
  * Two producers, one reaper, a kernel side that drains in their context, by a worker or by a polling thread, and requests that
  * another thread completes: all interleavings, until nothing can happen any more. Then `judge` looks whether all was done. A
  * wake-up that is lost, a slot that is forgotten, a doorbell that nobody rings: each ends there. A run that never ends would be a
- * cycle; runs marked `ends` look for one.
+ * cycle; runs marked `ends` and `loops` look for one.
  *
  * Each step names the function that it stands for (behind an @, in kmod-sq/src or liburing-shm/src/ring) and the rule of
  * docs/protocol.md that it keeps. Steps that can be left out have a switch, NO_..., and for each of them tests/spin/runs has a run
  * that must fail. `cargo xtask test --stage spin` runs them all, and checks that the functions exist and no switch is forgotten.
  *
  * States of docs/protocol.md: IDLE, DRAINING, BLOCKED and BROKEN are here, and a quiesced ring, and the stall for want of a request.
- * BARRIER is not: IO_DRAIN does not exist yet (DRAIN-1). Nor is NEED_ENTER (entries with plain descriptors).
+ * BARRIER is not: IO_DRAIN does not exist yet (DRAIN-1). Nor is NEED_ENTER (entries with plain descriptors), a ring that is set up
+ * disabled, or a polling thread that is called off. Every fence of uapi/src/mem.rs is here; the pair in the module's glue by which a
+ * ring's end waits for copies (LIFE-2) wakes nobody, and is not.
  *
  * Memory. sq_tail, cq_head and sq_state have a buffer (the _b) where their writer's stores wait until a fence, until the writer lets
  * go of a lock or of the drain, or until `memory` feels like it. Taking a lock does not wait for the buffer, which is weaker than
  * x86-64. A store and the fence behind it are one step: the fence is when others see it. Stale loads, and the private words'
  * orderings, are loom's part (tests/tests/loom_*.rs), where the real code runs; this is about sequences that are too long for it.
+ * With STRONG there are no buffers, so that runs that are not about fences stay small.
  *
  * Small: three entries at most, queues of one or two, indices that do not wrap.
  */
@@ -47,6 +50,11 @@
 #define PASSES 1		/* 8 in drain.rs: the bound of a worker, in queue lengths */
 #endif
 #define TOTAL (FIRST + SECOND)
+#ifdef EVENTFD
+#define EVENTFDS 1
+#else
+#define EVENTFDS 0
+#endif
 
 /* sq_state, and what it says while the kernel side is awake */
 #define NEED_WAKEUP 1
@@ -61,6 +69,7 @@
 /* stop */
 #define BROKEN 2
 #define QUIESCED 4
+#define OVER 8
 
 /* why a pass ended; why entries were left behind */
 #define EMPTY 0
@@ -73,17 +82,31 @@
 #define AGAIN 4
 
 /* Shared words. */
-byte sq_tail, sq_tail_b;	/* user: producers, under their lock */
-byte cq_head, cq_head_b;	/* user: reaper */
-byte sq_state = NEED_WAKEUP, sq_state_b = NEED_WAKEUP; /* kernel: drain owner, whose private copy the second is */
+byte sq_tail;			/* user: producers, under their lock */
+byte cq_head;			/* user: reaper */
+bit cq_flags;			/* user: reaper, who does not want the eventfd */
+byte sq_state = NEED_WAKEUP;	/* kernel: drain owner */
 byte sq_head;			/* kernel; a release store that no handshake is about */
-byte cq_tail, cq_tail_b;	/* kernel: whoever may post; `shown` too */
+byte cq_tail;			/* kernel: whoever may post; `shown` too */
+/* And Posted::watched: written under the lock, looked at without it. */
+bit watched = EVENTFDS;
+/* What their writers know. */
+#ifdef STRONG
+#define sq_tail_b sq_tail
+#define cq_head_b cq_head
+#define cq_flags_b cq_flags
+#define sq_state_b sq_state
+#define cq_tail_b cq_tail
+#define watched_b watched
+#else
+byte sq_tail_b, cq_head_b, sq_state_b = NEED_WAKEUP, cq_tail_b;
+bit cq_flags_b, watched_b = EVENTFDS;
+#endif
 
 /* The kernel side's own. */
 byte drain, stop;
 byte head, stash, batched;	/* drain owner */
 bit spare;			/* drain owner: a request is set aside */
-bit watched, watched_b;		/* Posted::watched: written under the lock, looked at without it */
 /* What the completion lock protects. */
 bit cq_lock;			/* held over several steps, by a waiter only */
 byte tail, seen, reserved, consumed;	/* posted.tail, cq.head, what is promised beyond the tail, posted.consumed */
@@ -96,6 +119,7 @@ bit queued;			/* the worker, or polling thread, is asked for */
 bit user_lock;
 bit reaper_asleep, quiescer_asleep;	/* on the ring's wait queue */
 bit told, gone;			/* the reaper knows that the ring has stopped; it has ended */
+bit signalled;			/* the eventfd */
 bit quiesced;			/* QUIESCE has returned */
 
 /* For the judge. */
@@ -108,7 +132,13 @@ byte silent;			/* successes that nobody wanted to hear of */
 #define CANCELS false
 #endif
 /* Nothing that is published will lead to one more completion by itself. */
-#define OVER (consumed == TOTAL && later == 0 && quiet == 0 && canceled == 0 && cq_tail == tail && !(CANCELS && endless > 0))
+#define ALL_CAME (consumed == TOTAL && later == 0 && quiet == 0 && canceled == 0 && cq_tail == tail && !(CANCELS && endless > 0))
+/* The reaper has no more to wait for; of a ring that is quiesced it waits for EPOLLHUP. */
+#if defined(QUIESCE) && defined(POLL_ONLY)
+#define FINISHED false
+#else
+#define FINISHED (ALL_CAME && cq_tail == took)
+#endif
 
 #if defined(HOSTILE) || defined(HOSTILE_TAIL) || defined(QUIESCE)
 #define IS_STOPPED (stop != 0)
@@ -116,9 +146,9 @@ byte silent;			/* successes that nobody wanted to hear of */
 #define IS_STOPPED false
 #endif
 
-#define LOCALS byte span, most, done, total, bound, why, n, kind; bit mine, deferred, got, kept, said, ok, wakes, out, again
+#define LOCALS byte span, most, done, total, bound, why, n, kind; bit mine, dry, deferred, got, kept, said, ok, wakes, out, again
 /* What a call leaves in its locals means nothing to the next one. */
-#define RESET atomic { span = 0; most = 0; done = 0; bound = 0; why = 0; n = 0; got = 0; kept = 0; wakes = 0; again = 0; ok = 0 }
+#define RESET atomic { span = 0; most = 0; done = 0; bound = 0; why = 0; n = 0; got = 0; kept = 0; wakes = 0; again = 0; ok = 0; dry = 0 }
 
 /*
  * A section under the completion lock is one step, with the wake-ups that follow it: it looks at one shared word. What only the drain
@@ -126,6 +156,7 @@ byte silent;			/* successes that nobody wanted to hear of */
  */
 #define CQ_5 (reserved + (tail - seen) <= CQ && INFLIGHT <= reserved)
 #define locked cq_lock == 0
+#define DRY (stash == 0 || !spare)	/* the next entry has no slot, or no request */
 
 /* Host::notify and Host::work. The home has put sleepers on its queue before they look. */
 inline notify() { atomic { reaper_asleep = 0; quiescer_asleep = 0 } }
@@ -146,10 +177,14 @@ inline whom(posted, look_idle) {
 	if :: posted && wake_at > 0 && tail + 1 >= wake_at -> wake_at = 0; wakes = 1 :: else fi;
 	if :: posted && polled -> wakes = 1 :: else fi;
 	if :: look_idle && idle_waiter -> idle_waiter = 0; wakes = 1 :: else fi;
-	watched_b = (wake_at > 0 || polled || idle_waiter); watched = watched_b
+#ifdef EVENTFD
+	/* Behind a fence, which is in `settle`: the drain owner has fenced. */
+	if :: posted && !cq_flags -> signalled = 1 :: else fi;
+#endif
+	watched_b = (wake_at > 0 || polled || idle_waiter || EVENTFDS); watched = watched_b
 }
 
-/* @ ring.rs break_ring: BROKEN. Says so, wakes everybody, has a worker cancel what is in flight. */
+/* @ ring.rs break_ring: IDX-3. Says so, wakes everybody, has a worker cancel what is in flight. */
 inline break_ring() {
 	atomic { ok = (stop & BROKEN) == 0; stop = stop | BROKEN };
 	if
@@ -169,11 +204,14 @@ inline break_ring() {
 /* @ cancel.rs cancel_everything: CAN-1. The driver completes what it is told of. */
 inline cancel_everything() { atomic { locked -> canceled = canceled + endless; endless = 0 } }
 
-/* @ ring.rs settle: a completion from any thread. `kind` is the count that it comes from. */
+/* @ ring.rs settle: SUB-2, CQ-1, BELL-4. A completion from any thread. `kind` is the count that it comes from. */
 inline settle(kind, posts) {
 	kind--;
 	if
-	:: posts -> reserved--; tail++; cq_tail_b = tail; cq_tail = tail
+	:: posts -> reserved--; tail++; cq_tail_b = tail;
+#ifndef NO_FENCE_HINT_KERNEL
+		cq_tail = cq_tail_b
+#endif
 	:: else -> silent++;
 #ifndef NO_UNRESERVE
 		reserved--
@@ -207,6 +245,16 @@ inline own() {
 #endif
 }
 
+/* @ drain.rs drain_is_free: LIFE-1. If not, the owner looks again before it lets go. */
+inline drain_is_free(free) {
+	atomic {
+		free = (drain == FREE);
+#ifndef NO_QUIET_KNOCK
+		if :: !free -> drain = OWNED | REDRAIN :: else fi
+#endif
+	}
+}
+
 /* @ drain.rs tell_quiescer: LIFE-1 */
 inline tell_quiescer() {
 #if defined(QUIESCE) && !defined(NO_TELL_QUIESCER)
@@ -234,13 +282,34 @@ inline leave() {
 /* @ drain.rs abandon: BELL-3. The caller has a worker look again. */
 inline abandon() { atomic { sq_state = sq_state_b; cq_tail = cq_tail_b; drain = FREE }; tell_quiescer() }
 
+/* @ drain.rs cancel_late: LIFE-1, CAN-1. What was issued meanwhile was too late for the cancel that came with the stop, and nothing is waited for. */
+inline cancel_late() {
+	if
+	:: IS_STOPPED ->
+		atomic {
+			locked ->
+#ifndef NO_LATE_STALL
+			stall = NOTHING;
+#endif
+#ifndef NO_LATE_STATE
+			set_state(NEED_WAKEUP)
+#endif
+		};
+#ifndef NO_CANCEL_LATE
+		cancel_everything()
+#endif
+	:: else
+	fi
+}
+
 /*
  * @ sq.rs publish: IDX-4, CQ-1. Shows what was consumed and completed: `mine`, alone, while nothing was in flight, @ posted.rs is_owners,
- * else under the lock. A request of this stretch is in flight from here on. Then looks who wants to be told @ sq.rs tell.
+ * else under the lock. A request of this stretch is in flight from here on. Then looks who wants to be told @ sq.rs tell: BELL-4.
  */
 inline publish() {
 	atomic {
 		mine || locked ->
+		assert(batched == 0 || !(stop & OVER) /* LIFE-1: nothing comes after EPOLLHUP */);
 		sq_head = head;
 		reserved = reserved - batched; tail = tail + batched; cq_tail_b = tail;
 		if :: !mine -> cq_tail = cq_tail_b :: else fi;
@@ -248,7 +317,7 @@ inline publish() {
 	};
 	if :: deferred -> atomic { locked -> deferred = 0; began(); cq_tail = cq_tail_b; sq_state = sq_state_b } :: else fi;
 	atomic {
-		consumed = head; mine = 0;
+		consumed = head; mine = 0; dry = DRY;
 #ifndef NO_FENCE_POST_KERNEL
 		cq_tail = cq_tail_b; sq_state = sq_state_b
 #endif
@@ -280,7 +349,7 @@ inline stock() {
 			fi;
 			assert(CQ_5);
 			if
-			:: n == NOTHING -> set_state(AWAKE)
+			:: n == NOTHING || n == REQUEST -> set_state(AWAKE)	/* a request, only the kernel side can free */
 #ifndef NO_STALL_NOTIFY
 			/* WAIT-1: that the ring is blocked ends a wait. */
 			:: n == SLOT -> notify()
@@ -333,8 +402,9 @@ inline issue() {
 	done++
 }
 
-/* @ issue.rs hand_over: the driver may complete it from now on, and a cancel finds it. */
+/* @ issue.rs hand_over: CAN-1. The driver may complete it from now on, and a cancel finds it. */
 inline began() {
+	assert(!(stop & OVER) /* LIFE-1 */);
 	if
 	:: kind == 1 -> quiet++
 	:: kind == 2 -> later++
@@ -355,14 +425,15 @@ inline pass() {
 			if :: out -> span = 0 :: else fi;
 			most = (span < bound -> span : bound);
 			why = (most == span -> EMPTY : BOUND)
-		fi
+		fi;
+		dry = DRY
 	};
 	if
 	:: out -> out = 0; why = STOPPED; break_ring()
 	:: !out && most > 0 ->
 		do
 		:: 	if
-			:: stash == 0 || !spare ->
+			:: dry ->
 				stock();
 				if
 				:: n == STOPPED -> why = STOPPED; break
@@ -371,7 +442,11 @@ inline pass() {
 				fi
 			:: else
 			fi;
-			/* @ sq.rs stretch */
+#ifdef WAITS
+			/* An operation may take until another has ended (LOCK-1: no lock is held). */
+			if :: skip -> endless + canceled == 0 :: skip fi;
+#endif
+			/* @ sq.rs stretch: IDX-4, CQ-5 */
 			atomic {
 				n = NOTHING;
 				mine = (INFLIGHT == 0);
@@ -390,16 +465,16 @@ inline pass() {
 		od
 	:: else
 	fi;
-	/* @ drain.rs run and cancel_late: what was issued meanwhile was too late for the cancel that came with the stop. */
-	if
-#ifndef NO_CANCEL_LATE
-	:: why == STOPPED -> if :: IS_STOPPED -> cancel_everything() :: else fi
-#endif
-	:: else
-	fi
+	/* @ drain.rs run: LIFE-1 */
+	if :: why == STOPPED -> cancel_late() :: else fi
 }
 
-/* @ drain.rs go_idle: BELL-1. -> ok: nothing came. */
+#ifdef NO_IDLE_STOP
+#define LOOKS_AT_STOP false
+#else
+#define LOOKS_AT_STOP IS_STOPPED
+#endif
+/* @ drain.rs go_idle: BELL-1. -> ok: nothing came, or nothing is accepted. */
 inline go_idle() {
 	atomic {
 		ok = 1;
@@ -409,18 +484,18 @@ inline go_idle() {
 #endif
 	};
 #if MODE != CALLER && !defined(NO_RECHECK_IDLE)
-	atomic { if :: sq_tail == head || IS_STOPPED :: else -> set_state(0); ok = 0 fi }
+	atomic { if :: sq_tail == head || LOOKS_AT_STOP :: else -> set_state(0); ok = 0 fi }
 #endif
 }
 
-/* @ drain.rs work: what a worker does. */
+/* @ drain.rs work: BELL-1, BELL-3. What a worker does. */
 inline work_once() {
 	if :: IS_STOPPED -> cancel_everything() :: else fi;
 	own();
 	if
 	:: got ->
 #if MODE != CALLER
-		set_state(0);			/* @ drain.rs wake */
+		set_state(0);			/* @ drain.rs wake: BELL-2 */
 #endif
 		bound = SQ * PASSES;
 		do
@@ -453,23 +528,23 @@ inline work_once() {
 	RESET
 }
 
-/* @ poll.rs poll_awake, one turn or more: the polling thread owns the drain while it is awake. */
+/* @ poll.rs poll_awake: BELL-1, BELL-2. One turn or more: the polling thread owns the drain while it is awake. */
 inline poll_awake() {
 	do
-	:: 	if :: IS_STOPPED -> cancel_everything() :: else fi;
+	:: 	if :: IS_STOPPED && (stop & BROKEN) -> cancel_everything() :: else fi;
 		own();
 		if :: !got -> break :: else fi;
 		set_state(0);
 		do
 		:: 	bound = SQ;
 			if
-			:: IS_STOPPED -> cancel_everything(); done = 0; why = STOPPED
+			:: IS_STOPPED -> cancel_late(); done = 0; why = STOPPED
 			:: else -> pass()
 			fi;
 			if
-			:: why == STALLED -> break
 			:: why == STOPPED -> go_idle(); if :: ok -> break :: else fi
-			:: why == BOUND || (why == EMPTY && done > 0) -> skip
+			:: why == BOUND || (why != STOPPED && done > 0) -> skip
+			:: why == STALLED && done == 0 -> break
 			:: else ->
 				/* It looks until there is something, or its time is up. */
 				if
@@ -478,7 +553,7 @@ inline poll_awake() {
 				fi
 			fi
 		od;
-		leave();				/* @ poll.rs leave */
+		leave();				/* @ poll.rs leave: BELL-5 */
 		if
 		:: !kept -> break
 		:: else -> abandon()
@@ -487,18 +562,22 @@ inline poll_awake() {
 	RESET
 }
 
-/* @ enter.rs bell. -> total */
+/* @ enter.rs bell and drain: BELL-2, BELL-3. The short way is a pass, too. -> total */
 inline bell() {
 	total = 0;
 #if MODE == CALLER
 	own();
 	if
-	:: got ->
+	:: got && IS_STOPPED ->
+		cancel_late();
+		why = STOPPED; leave();
+		if :: kept -> abandon(); work() :: else fi
+	:: got && !IS_STOPPED ->
 		bound = SQ;
 		do
 		:: 	pass();
 			total = total + done;
-			if :: why == EMPTY -> go_idle() :: else fi;
+			if :: why == EMPTY || why == STOPPED -> go_idle() :: else fi;
 			leave();
 			if
 			:: !kept && why == BOUND -> again = 1; break
@@ -520,25 +599,21 @@ inline bell() {
 	fi;
 	RESET
 #else
-	/* @ enter.rs count_bell: BELL-2 */
-	atomic { locked -> if :: sq_tail != consumed -> work() :: else fi }
+	/* @ enter.rs bell_elsewhere and count_bell: BELL-2 */
+	atomic { locked -> if :: sq_tail != consumed && !IS_STOPPED -> work() :: else fi }
 #endif
 }
 
-/* @ enter.rs doorbell. Looks at cq_head when it consumed nothing, and so finds out that it is out of its window. */
+/* @ enter.rs doorbell and nothing_consumed: IDX-3. Looks at cq_head when it consumed nothing, and so finds out that it is out of its window. */
 inline doorbell() {
+	bell();
 	if
-	:: IS_STOPPED -> skip
-	:: else ->
-		bell();
-		if
-		:: total == 0 ->
-			atomic { locked -> look() };
-			if :: out -> out = 0; break_ring() :: else fi
-		:: else
-		fi;
-		total = 0
-	fi
+	:: total == 0 ->
+		atomic { locked -> if :: !IS_STOPPED -> look() :: else fi };
+		if :: out -> out = 0; break_ring() :: else fi
+	:: else
+	fi;
+	total = 0
 }
 
 proctype producer(byte wants) {
@@ -563,12 +638,13 @@ proctype producer(byte wants) {
 			fi;
 #if MODE == CALLER || !defined(NO_FENCE_BELL_USER)
 			/* BELL-1's fence, or the lock that is let go of */
-			sq_tail = sq_tail_b
+			sq_tail = sq_tail_b;
+#endif
+#if MODE == CALLER
+			ring = 1; user_lock = 0
 #endif
 		};
-#if MODE == CALLER
-		ring = 1; user_lock = 0;
-#else
+#if MODE != CALLER
 		/* @ producer.rs needs_doorbell: BELL-1 */
 		ring = ((sq_state & NEED_WAKEUP) != 0);
 #ifdef NO_RING_WAKEUP
@@ -615,8 +691,9 @@ inline over() {
 
 /* @ enter.rs awaited: WAIT-1, BELL-4. -> ok: over; out: cq_head is out of its window */
 inline awaited() {
+	atomic { reaper_asleep = 1; if :: stop != 0 -> told = 1; ok = 1 :: else fi };
 	if
-	:: stop != 0 -> told = 1; ok = 1
+	:: told
 	:: else ->
 		/* Says what it waits for, and looks again: a poster that it does not see sees it. */
 		atomic { locked -> cq_lock = 1; over(); if :: !ok -> wake_at = seen + goal + 1; watched_b = 1 :: else fi };
@@ -634,16 +711,19 @@ inline awaited() {
 active proctype reaper() {
 	LOCALS;
 	byte took, goal;
-	bit struck;
+	bit struck, knew, shut, after, free;
 
 	do
 	:: told -> break
-	:: !told && OVER && cq_tail == took -> break
-	:: !told && cq_tail > took ->
-		if
-		:: took++
-		:: cq_tail - took == 2 -> took = took + 2
-		fi;
+	:: !told && FINISHED -> break
+	:: atomic {
+			!told && cq_tail > took ->
+			if
+			:: took++
+			:: cq_tail - took == 2 -> took = took + 2
+			fi;
+			cq_head_b = took
+		};
 		publish_reaped()
 #ifdef HOSTILE
 	:: !told && !struck ->
@@ -658,35 +738,61 @@ active proctype reaper() {
 		if :: out -> out = 0; break_ring() :: else fi;
 		if :: stop != 0 -> told = 1 :: else -> publish_reaped() fi
 #endif
-#ifndef ENTER_ONLY
-	:: !told && cq_tail == took && !OVER ->
-		/* @ ring.rs poll: BELL-4 */
-		reaper_asleep = 1;
-		atomic { locked -> polled = 1; watched_b = 1; watched = 1; look(); ok = (!out && cq_tail > seen) };
-		if :: out -> out = 0; break_ring() :: else fi;
-		if
-		:: stop != 0 -> told = 1
-		:: stop == 0 && ok -> skip
-		:: stop == 0 && !ok ->
-			if :: reaper_asleep == 0 :: OVER && cq_tail == took fi;
-			if :: stop != 0 -> told = 1 :: else fi
-		fi;
-		ok = 0
+#ifdef EVENTFD
+	:: !told && cq_tail == took && !FINISHED ->
+		/* @ consumer.rs hint: BELL-4. Wants to be told again, and looks again: while it is awake it does not. */
+		atomic {
+			cq_flags_b = 0;
+#ifndef NO_FENCE_HINT_USER
+			cq_flags = cq_flags_b
 #endif
-#ifndef POLL_ONLY
-	:: !told && cq_tail == took && !OVER ->
-		/* @ enter.rs enter and sleep */
+		};
+		if
+#ifndef NO_RECHECK_HINT
+		:: cq_tail > took
+#endif
+		:: else -> if :: signalled -> signalled = 0 :: FINISHED fi
+		fi;
+		cq_flags_b = 1
+#endif
+#if !defined(ENTER_ONLY) && !defined(EVENTFD)
+	:: !told && cq_tail == took && !FINISHED ->
+		/* @ ring.rs poll: BELL-4, LIFE-1 */
+		atomic { reaper_asleep = 1; knew = ((stop & OVER) != 0); shut = ((stop & QUIESCED) != 0); after = quiesced; free = knew };
+		if :: shut && !knew -> drain_is_free(free) :: else fi;
+		atomic {
+			locked ->
+			polled = 1; watched_b = 1; watched = 1;
+#ifndef NO_POLL_IDLE
+			if :: shut -> idle_waiter = 1 :: else fi;
+#endif
+			look();
+			ok = (!out && cq_tail > seen);
+			free = free && INFLIGHT == 0
+		};
+		if :: out -> out = 0; break_ring() :: else fi;
+		assert(!after || free /* LIFE-1: after QUIESCE, EPOLLHUP is there for whoever asks */);
+		if
+		:: free -> stop = stop | OVER; told = 1
+		:: !free && (stop & BROKEN) -> told = 1
+		:: !free && !(stop & BROKEN) && ok -> skip
+		:: !free && !(stop & BROKEN) && !ok -> if :: reaper_asleep == 0 :: FINISHED fi
+		fi;
+		ok = 0; free = 0; knew = 0; shut = 0; after = 0
+#endif
+#if !defined(POLL_ONLY) && !defined(EVENTFD)
+	:: !told && cq_tail == took && !FINISHED ->
+		/* @ enter.rs enter and sleep: WAIT-1 */
 		if
 		:: goal = 1
 #ifdef GOAL
 		:: goal = CQ
 #endif
 		fi;
-		if :: stop != 0 -> told = 1 :: else -> bell(); total = 0 fi;
+		bell(); total = 0;
 		do
 		:: told -> break
 		:: else ->
-			reaper_asleep = 1;
 			awaited();
 			if :: out -> out = 0; break_ring(); told = 1 :: else fi;
 			if
@@ -695,7 +801,7 @@ active proctype reaper() {
 				/* Asleep, unless what it waits for cannot come: then a timeout ends it. */
 				if
 				:: reaper_asleep == 0
-				:: OVER && cq_tail - took < goal -> break
+				:: ALL_CAME && cq_tail - took < goal -> break
 				fi
 			fi
 		od;
@@ -729,6 +835,7 @@ end:	do
 }
 #endif
 
+#ifndef STRONG
 /* Stores reach memory. */
 active proctype memory() {
 end:	do
@@ -737,8 +844,10 @@ end:	do
 	:: sq_state != sq_state_b -> sq_state = sq_state_b
 	:: cq_tail != cq_tail_b -> cq_tail = cq_tail_b
 	:: watched != watched_b -> watched = watched_b
+	:: cq_flags != cq_flags_b -> cq_flags = cq_flags_b
 	od
 }
+#endif
 
 #ifdef CANCEL
 /* The way out when requests hold what others wait for. CANCEL needs no entry, no slot and no drain. */
@@ -751,30 +860,47 @@ end:	do :: atomic { endless > 0 && locked -> cancel_everything() } od
 /* @ cancel.rs quiesce: LIFE-1 */
 active proctype quiescer() {
 	bit ok;
-	atomic { stop = stop | QUIESCED }; notify();	/* @ cancel.rs shut */
-	do
-	:: 	quiescer_asleep = 1;
-		/* @ drain.rs drain_is_free: if not, the owner looks again before it lets go */
-		atomic {
-			ok = (drain == FREE);
-#ifndef NO_QUIET_KNOCK
-			if :: !ok -> drain = OWNED | REDRAIN :: else fi
+	/* @ cancel.rs shut: LIFE-1 */
+	atomic { stop = stop | QUIESCED };
+#ifndef NO_SHUT_NOTIFY
+	notify();
 #endif
+	/* At once: whoever drains may be in an operation that waits for one of these. */
+#ifndef NO_CANCEL_FIRST
+	cancel_everything();
+#endif
+	do
+	:: 	atomic { quiescer_asleep = 1; drain_is_free(ok) };
+		if :: ok -> break :: else -> quiescer_asleep == 0 fi
+	od;
+	/* Whoever owns the drain next says that nothing is waited for. */
+#ifndef NO_QUIESCE_WORK
+	atomic { locked -> if :: stall != NOTHING -> work() :: else fi };
+#endif
+	/* What was issued between the first one and the end of that drain. */
+#ifndef NO_CANCEL_AGAIN
+	cancel_everything();
+#endif
+	do
+	:: 	atomic {
+			locked ->
+			quiescer_asleep = 1;
+#ifndef NO_IDLE_WAITER
+			idle_waiter = 1;
+#endif
+			watched_b = 1; watched = 1; ok = (INFLIGHT == 0)
 		};
 		if :: ok -> break :: else -> quiescer_asleep == 0 fi
 	od;
-	cancel_everything();
-	do
-	:: 	quiescer_asleep = 1;
-		atomic { locked -> idle_waiter = 1; watched_b = 1; watched = 1; ok = (INFLIGHT == 0) };
-		if :: ok -> break :: else -> quiescer_asleep == 0 fi
-	od;
-	quiescer_asleep = 0;
-	quiesced = 1
+	atomic {
+		quiescer_asleep = 0;
+#ifndef NO_OVER
+		stop = stop | OVER;
+#endif
+		quiesced = 1;
+		assert(INFLIGHT == 0)
+	}
 }
-#define LIFE_1 (!quiesced || INFLIGHT == 0)
-#else
-#define LIFE_1 true
 #endif
 
 /* When nothing can happen any more: all is done, or the ring is stopped and everybody knows. */
@@ -785,7 +911,6 @@ active proctype judge() {
 #ifdef QUIESCE
 	assert(quiesced /* LIFE-1: QUIESCE returns */);
 #endif
-	assert(LIFE_1);
 	if
 	:: stop == 0 ->
 		assert(sq_tail == TOTAL /* BELL-1: all could be published */);
@@ -795,7 +920,8 @@ active proctype judge() {
 		assert(cq_head == tail /* all was reaped */);
 		assert(reserved == stash + endless /* CQ-5: no slot is forgotten */)
 	:: else ->
-		assert(INFLIGHT == 0 /* BROKEN, LIFE-1: what was in flight is canceled */)
+		assert(INFLIGHT == 0 /* IDX-3, LIFE-1: what was in flight is canceled */);
+		assert(stall == NOTHING && sq_state == NEED_WAKEUP /* LIFE-1: nothing is waited for, and nobody need ring for it */)
 	fi
 }
 

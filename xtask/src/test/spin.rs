@@ -25,6 +25,20 @@ enum Wanted {
     Ends,
     /// The checker finds something.
     Fails,
+    /// The checker finds a cycle.
+    Loops,
+}
+
+impl Wanted {
+    /// Whether the checker looks for cycles.
+    const fn cycles(self) -> bool {
+        matches!(self, Self::Ends | Self::Loops)
+    }
+
+    /// Whether a step is left out.
+    const fn sabotaged(self) -> bool {
+        matches!(self, Self::Fails | Self::Loops)
+    }
 }
 
 /// Runs the list. A run that fails to fail is as wrong as one that fails.
@@ -47,13 +61,13 @@ pub(crate) fn check(ctx: &Ctx) -> Result<Outcome> {
         let (found, searched) =
             explore(&folder.join("ring.pml"), &scratch, *wanted, symbols).with_context(|| format!("run {label}"))?;
         states += searched;
-        if found != (*wanted == Wanted::Fails) {
+        if found != wanted.sabotaged() {
             let what = if found { "goes wrong" } else { "nothing goes wrong, though a step is left out" };
             wrong.push(format!("{label}: {what}"));
         }
     }
     let log = if wrong.is_empty() {
-        let fails = runs.iter().filter(|(wanted, _)| *wanted == Wanted::Fails).count();
+        let fails = runs.iter().filter(|(wanted, _)| wanted.sabotaged()).count();
         format!("{} runs hold, {fails} sabotaged ones are found out, {states} states", runs.len() - fails)
     } else {
         wrong.join("\n")
@@ -68,7 +82,10 @@ fn parse(line: &str) -> Option<Result<(Wanted, Vec<String>)>> {
         "holds" => Wanted::Holds,
         "ends" => Wanted::Ends,
         "fails" => Wanted::Fails,
-        other => return Some(Err(anyhow::anyhow!("tests/spin/runs: a run is no {other:?}: holds, ends or fails"))),
+        "loops" => Wanted::Loops,
+        other => {
+            return Some(Err(anyhow::anyhow!("tests/spin/runs: a run is no {other:?}: holds, ends, fails or loops")));
+        }
     };
     Some(Ok((wanted, words.map(str::to_owned).collect())))
 }
@@ -85,10 +102,10 @@ fn explore(model: &Path, scratch: &Path, wanted: Wanted, symbols: &[String]) -> 
     // To optimise the checker takes ten times as long as to compile it, and longer than most searches.
     let mut gcc = Command::new("gcc");
     gcc.args(["-O0", "-w", "-DCOLLAPSE", "-DVECTORSZ=512", "-DNOFAIR", "-o", "pan", "pan.c"]).current_dir(scratch);
-    gcc.arg(if wanted == Wanted::Ends { "-DNP" } else { "-DSAFETY" });
+    gcc.arg(if wanted.cycles() { "-DNP" } else { "-DSAFETY" });
     run("compiling the checker", &mut gcc)?;
     let mut pan = Command::new(scratch.join("pan"));
-    pan.current_dir(scratch).arg("-m100000").args((wanted == Wanted::Ends).then_some("-l"));
+    pan.current_dir(scratch).arg("-m100000").args(wanted.cycles().then_some("-l"));
     let text = capture(&format!("spin {}", symbols.join(" ")), &mut pan)?.text;
     let number = |before: &str, after: &str| -> Option<u64> {
         let line = text.lines().find(|line| line.contains(before) && line.contains(after))?;
@@ -117,13 +134,15 @@ fn drift(root: &Path, model: &str, runs: &[(Wanted, Vec<String>)]) -> Result<Vec
             wrong.push(format!("ring.pml speaks of a function {name} of {file}, which has none: follow the code"));
         }
     }
+    let protocol = fs::read_to_string(root.join("docs/protocol.md"))?;
+    wrong.extend(ruleless(model, &protocol));
     let switches: BTreeSet<&str> = model
         .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
         .filter(|w| w.starts_with("NO_") && w.len() > 3)
         .collect();
     let tried: BTreeSet<&str> = runs
         .iter()
-        .filter(|(wanted, _)| *wanted == Wanted::Fails)
+        .filter(|(wanted, _)| wanted.sabotaged())
         .flat_map(|(_, symbols)| symbols.iter().map(String::as_str).filter(|symbol| symbol.starts_with("NO_")))
         .collect();
     wrong.extend(
@@ -149,9 +168,46 @@ fn cited(model: &str) -> Vec<(&str, &str)> {
     pairs
 }
 
+/// Comments that name a function but no rule, and ids that are no rule of the protocol.
+fn ruleless(model: &str, protocol: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for comment in
+        model.split("/*").skip(1).filter_map(|rest| rest.split("*/").next()).filter(|text| text.contains("@ "))
+    {
+        let ids: Vec<&str> =
+            comment.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').filter(|word| is_id(word)).collect();
+        let step = comment.split_whitespace().collect::<Vec<_>>().join(" ");
+        if ids.is_empty() {
+            wrong.push(format!("ring.pml: a step has no rule: {step}"));
+        }
+        let unknown = ids.iter().filter(|id| !protocol.contains(&format!("\n| {id} | ")));
+        wrong.extend(unknown.map(|id| format!("ring.pml: {id} is no rule of docs/protocol.md: {step}")));
+    }
+    wrong
+}
+
+/// `BELL-1` and its like.
+fn is_id(word: &str) -> bool {
+    word.split_once('-').is_some_and(|(letters, digits)| {
+        letters.len() > 1
+            && letters.chars().all(|c| c.is_ascii_uppercase())
+            && !digits.is_empty()
+            && digits.chars().all(|c| c.is_ascii_digit())
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Wanted, cited, parse};
+    use super::{Wanted, cited, parse, ruleless};
+
+    #[test]
+    fn each_step_has_a_rule() {
+        let protocol = "| id | rule |\n| CQ-2 | Said. |\n| X-1 |";
+        let wrong = |model: &str| ruleless(model, protocol).len();
+        assert_eq!(wrong("/* @ sq.rs stock: CQ-2. A slot of x86-64 */ x /* nothing */"), 0);
+        assert_eq!(wrong("/* @ sq.rs stock: a slot */ /* CQ-2 */"), 1);
+        assert_eq!(wrong("/* @ sq.rs stock: CQ-2, CQ-9 */\n/*\n * @ sq.rs tell\n */"), 2);
+    }
 
     #[test]
     fn what_a_model_speaks_of() {
@@ -164,6 +220,7 @@ mod tests {
         let (wanted, symbols) = parse("fails MODE=WORKER NO_X # why").unwrap().unwrap();
         assert_eq!((wanted, symbols), (Wanted::Fails, vec!["MODE=WORKER".to_owned(), "NO_X".to_owned()]));
         assert!(parse("# nothing").is_none());
+        assert!(matches!(parse("loops NO_X").unwrap().unwrap().0, Wanted::Loops));
         assert!(parse("passes X").unwrap().is_err());
     }
 }
