@@ -16,6 +16,7 @@ use sq_uapi::consts::{enter_flags, setup_flags};
 use sq_uapi::{Cqe, Errno, KernelMem, SqCancel, SqEnter, SqQuiesce, SqSetup, SqStats, Sqe, UserMem};
 
 use super::plan::{Mode, Shape};
+use super::transfers::{Hands, Place, Transfer};
 
 /// Long enough for anything that comes at all: only what is lost takes as long.
 const LOST: Duration = Duration::from_secs(20);
@@ -30,6 +31,14 @@ pub(crate) trait Home {
     fn cancel(&mut self, flags: u32, user_data: u64, opcode: u8) -> Result<u32, Errno>;
     fn quiesce(&mut self) -> Result<(), Errno>;
     fn stats(&mut self) -> SqStats;
+    /// Has a transfer's memory ready.
+    fn hand_over(&mut self, _: Transfer, _: u64, _: &mut Sqe) {
+        unreachable!("a home without hands")
+    }
+    /// What is in a transfer's memory.
+    fn place(&self, _: Transfer, _: u64) -> Place {
+        unreachable!("a home without hands")
+    }
     /// CQ-5, of slots that only the kernel side sees. From outside it cannot be told.
     fn balanced(&self) -> bool {
         true
@@ -48,18 +57,32 @@ pub(crate) struct Library {
     submitter: Submitter,
     sq: Mutex<SubmissionQueue>,
     cq: CompletionQueue,
+    /// Last, so that the ring goes before it.
+    hands: Option<Hands>,
 }
 
 impl Library {
     pub(crate) fn new(backend: &Backend, shape: Shape) -> Self {
+        Self::build(backend, shape, (0, 0))
+    }
+
+    /// With memory for transfers.
+    pub(crate) fn with_hands(backend: &Backend, shape: Shape) -> Self {
+        let mut library = Self::build(backend, shape, Hands::POOL);
+        library.hands = library.submitter.pool().map(Hands::new);
+        library
+    }
+
+    fn build(backend: &Backend, shape: Shape, (count, bytes): (u16, u32)) -> Self {
         let builder = Ring::builder(shape.sq_entries).cq_entries(shape.cq_entries).max_inflight(shape.max_inflight);
+        let builder = builder.pool(count, bytes);
         let builder = match shape.mode {
             Mode::Caller => builder,
             Mode::Worker => builder.worker(),
             Mode::Poll => builder.poll(Duration::from_millis(1)),
         };
         let (submitter, sq, cq) = builder.build(backend).expect("a ring of this shape").split();
-        Self { submitter, sq: Mutex::new(sq), cq }
+        Self { submitter, sq: Mutex::new(sq), cq, hands: None }
     }
 }
 
@@ -74,7 +97,7 @@ fn publish(sq: &Mutex<SubmissionQueue>, batch: &[Sqe]) -> Sent {
         return Sent { published: false, said: Ok(()) };
     }
     for sqe in batch {
-        // SAFETY: no entry has an address that the null driver would use.
+        // SAFETY: the null driver uses no address; those for the ram driver are `Hands`', which goes after the ring.
         unsafe { sq.push_raw(RawEntry::of(*sqe)) }.expect("room was looked for");
     }
     Sent { published: true, said: sq.submit().map(|_| ()).map_err(|error| errno(&error)) }
@@ -126,6 +149,14 @@ impl Home for Library {
 
     fn stats(&mut self) -> SqStats {
         self.submitter.stats().expect("stats")
+    }
+
+    fn hand_over(&mut self, transfer: Transfer, serial: u64, sqe: &mut Sqe) {
+        self.hands.as_mut().expect("hands").hand_over(transfer, serial, sqe);
+    }
+
+    fn place(&self, transfer: Transfer, serial: u64) -> Place {
+        self.hands.as_ref().expect("hands").place(transfer, serial)
     }
 }
 

@@ -10,14 +10,16 @@ mod homes;
 mod plan;
 mod planted;
 mod reference;
+mod transfers;
 
 use liburing_shm::Backend;
+use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use sq_conformance::checkers::hostile::{Access, HostileMem, UserSide};
 use sq_uapi::Errno;
 
 use homes::{Checked, Home, Library};
-use plan::{Act, Op, Plan, Shape};
+use plan::{Act, Kind, Op, Plan, Shape};
 use planted::{Keeper, Twice};
 use reference::Reference;
 
@@ -34,7 +36,15 @@ fn run(plan: &Plan, home: &mut dyn Home) -> Result<(), String> {
     // For some the second time: that is no error (LIFE-1).
     quiesce(home, &mut model)?;
     hear(home, &mut model, usize::MAX)?;
-    model.end(&home.stats())
+    model.end(&home.stats())?;
+    model.surely_done().try_for_each(|user_data| transferred(home, &model, user_data))
+}
+
+/// What is done has left its bytes.
+fn transferred(home: &dyn Home, model: &Reference, user_data: u64) -> Result<(), String> {
+    let Some((transfer, place)) = model.left(user_data) else { return Ok(()) };
+    let there = home.place(transfer, user_data);
+    if there == place { Ok(()) } else { Err(format!("{user_data} leaves {there:x?}, not {place:x?}: {transfer:?}")) }
 }
 
 fn quiesce(home: &mut dyn Home, model: &mut Reference) -> Result<(), String> {
@@ -47,6 +57,7 @@ fn hear(home: &mut dyn Home, model: &mut Reference, most: usize) -> Result<usize
     let done = home.reap(most);
     for cqe in &done {
         model.reap(cqe.user_data, cqe.res, cqe.flags)?;
+        transferred(home, model, cqe.user_data)?;
     }
     Ok(done.len())
 }
@@ -102,8 +113,12 @@ fn submit(batches: &[&Vec<Op>], home: &mut dyn Home, model: &mut Reference) -> R
     let mut serial = model.serial();
     let mut number = |batch: &[Op]| {
         let numbered = batch.iter().map(|op| {
+            let mut sqe = op.sqe(serial);
+            if let Kind::Transfer(transfer) = op.kind {
+                home.hand_over(transfer, serial, &mut sqe);
+            }
             serial += 1;
-            op.sqe(serial - 1)
+            sqe
         });
         numbered.collect::<Vec<_>>()
     };
@@ -116,13 +131,17 @@ fn submit(batches: &[&Vec<Op>], home: &mut dyn Home, model: &mut Reference) -> R
 }
 
 /// How a program failed, shrunk, if one of the seeds makes one that does.
-fn search(seeds: std::ops::Range<u64>, test: impl Fn(&Plan) -> Result<(), String>) -> Option<String> {
+fn search(
+    plans: &impl Strategy<Value = Plan>,
+    seeds: std::ops::Range<u64>,
+    test: impl Fn(&Plan) -> Result<(), String>,
+) -> Option<String> {
     for seed in seeds {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let config = Config { cases: 1, failure_persistence: None, max_shrink_iters: 2000, ..Config::default() };
         let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
-        match runner.run(&plan::plan(), |plan| test(&plan).map_err(TestCaseError::fail)) {
+        match runner.run(plans, |plan| test(&plan).map_err(TestCaseError::fail)) {
             Ok(()) => {}
             Err(TestError::Fail(why, plan)) => return Some(format!("SQ_SEED={seed}: {why}\n{plan:#?}")),
             Err(TestError::Abort(why)) => return Some(format!("SQ_SEED={seed}: {why}")),
@@ -141,7 +160,7 @@ fn seeds(most: u64) -> std::ops::Range<u64> {
 }
 
 fn must_hold(seeds: std::ops::Range<u64>, test: impl Fn(&Plan) -> Result<(), String>) {
-    if let Some(failure) = search(seeds, test) {
+    if let Some(failure) = search(&plan::plans(), seeds, test) {
         panic!("{failure}");
     }
 }
@@ -166,6 +185,23 @@ fn programs() {
     }
 }
 
+/// With transfers, to and from the ram driver.
+#[test]
+fn programs_of_transfers() {
+    let backend = if in_guest() {
+        Backend::device("/dev/sqram")
+    } else {
+        Backend::embedded(sq_ram::Ram::in_process(transfers::END as usize).unwrap()).unwrap()
+    };
+    let failure = search(&plan::transfers(), seeds(if in_guest() { 100 } else { 2000 }), |plan| {
+        transfers::clear(&backend);
+        run(plan, &mut Library::with_hands(&backend, plan.shape))
+    });
+    if let Some(failure) = failure {
+        panic!("{failure}");
+    }
+}
+
 /// The same over a checker's memory, where the same seed runs the same way each time.
 #[test]
 fn programs_checked() {
@@ -180,7 +216,8 @@ fn programs_checked() {
 }
 
 fn must_be_found(what: &str, test: impl Fn(&Plan) -> Result<(), String>) {
-    let found = search(0..500, test).unwrap_or_else(|| panic!("{what}: 500 programs have not found it"));
+    let found =
+        search(&plan::plans(), 0..500, test).unwrap_or_else(|| panic!("{what}: 500 programs have not found it"));
     let lines: Vec<&str> = found.lines().take(1).collect();
     println!("{what}: {}", lines.join(" "));
 }

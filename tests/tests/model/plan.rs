@@ -8,6 +8,8 @@ use proptest::prelude::*;
 use sq_uapi::consts::{cancel_flags, op, sqe_flags};
 use sq_uapi::{Errno, Sqe};
 
+use super::transfers::{END, Form, Transfer};
+
 /// A program.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -93,8 +95,11 @@ pub(crate) enum Kind {
     /// Completes by a cancel only.
     Never,
     Cancel(Which),
-    /// An opcode that is not the null driver's.
+    /// An opcode that is not the driver's.
     Foreign(u8),
+    /// To or from the ram driver.
+    Transfer(Transfer),
+    Fsync,
     /// An opcode that does not exist, or a field that must be 0.
     Bad(u8),
 }
@@ -133,6 +138,8 @@ impl Op {
                 Sqe { opcode: op::ASYNC_CANCEL, op_flags, addr, len: opcode.into(), ..nop }
             }
             Kind::Foreign(opcode) => Sqe { opcode, ..nop },
+            Kind::Transfer(transfer) => transfer.sqe(nop),
+            Kind::Fsync => Sqe { opcode: op::FSYNC, ..nop },
             Kind::Bad(0) => Sqe { opcode: 63, ..nop },
             Kind::Bad(1) => Sqe { opcode: 255, ..nop },
             Kind::Bad(2) => Sqe { flags: flags | sqe_flags::IO_LINK, ..nop },
@@ -148,13 +155,13 @@ impl Op {
     /// Its result, if it has only one whatever happens.
     pub(crate) fn certain(self) -> Option<i32> {
         match self.kind {
-            Kind::Nop { .. } => Some(0),
+            Kind::Nop { .. } | Kind::Fsync => Some(0),
             Kind::Echo(value) => Some((value & 0x7fff_ffff) as i32),
             Kind::Result(res) if res < -4095 => Some(Errno::EIO.to_res()),
             Kind::Result(res) => Some(res.into()),
             Kind::Foreign(_) => Some(Errno::EOPNOTSUPP.to_res()),
             Kind::Bad(_) => Some(Errno::EINVAL.to_res()),
-            Kind::Delay { .. } | Kind::Never | Kind::Cancel(_) => None,
+            Kind::Delay { .. } | Kind::Never | Kind::Cancel(_) | Kind::Transfer(_) => None,
         }
     }
 
@@ -187,16 +194,37 @@ fn plain() -> impl Strategy<Value = Op> {
     (kind, prop::bool::weighted(0.25)).prop_map(|(kind, skip_success)| Op { kind, skip_success })
 }
 
-fn entry() -> impl Strategy<Value = Op> {
-    let cancel = (which(), prop::bool::weighted(0.25));
-    let cancel = cancel.prop_map(|(which, skip_success)| Op { kind: Kind::Cancel(which), skip_success });
-    prop_oneof![5 => plain(), 1 => cancel]
+/// For the ram driver, with offsets from `first` on, so that two threads' transfers do not meet; the store's end is everybody's, or
+/// nobody's.
+fn stored(first: u64, end: bool) -> impl Strategy<Value = Op> {
+    let form =
+        prop::sample::select(vec![Form::Plain, Form::Plain, Form::Vector, Form::Fixed, Form::Fixed, Form::Astray]);
+    let beyond = prop_oneof![3 => END - 80..END + 20, 1 => Just(1 << 63)];
+    let off = prop_oneof![4 => first..first + 64, u32::from(end) => beyond];
+    let transfer = (any::<bool>(), form, off, 0..65u8, any::<bool>());
+    let kind = prop_oneof![
+        12 => transfer.prop_map(|(write, form, off, len, later)| Transfer { write, form, off, len, later }).prop_map(Kind::Transfer),
+        1 => Just(Kind::Fsync),
+        1 => prop::sample::select(vec![op::NOP, op::CMD]).prop_map(Kind::Foreign),
+        1 => (0..9u8).prop_map(Kind::Bad),
+    ];
+    (kind, prop::bool::weighted(0.25)).prop_map(|(kind, skip_success)| Op { kind, skip_success })
 }
 
-fn act() -> impl Strategy<Value = Act> {
+fn entry(plain: impl Strategy<Value = Op>) -> impl Strategy<Value = Op> {
+    let cancel = (which(), prop::bool::weighted(0.25));
+    let cancel = cancel.prop_map(|(which, skip_success)| Op { kind: Kind::Cancel(which), skip_success });
+    prop_oneof![5 => plain, 1 => cancel]
+}
+
+fn act(
+    alone: impl Strategy<Value = Op>,
+    one: impl Strategy<Value = Op>,
+    other: impl Strategy<Value = Op>,
+) -> impl Strategy<Value = Act> {
     prop_oneof![
-        12 => vec(entry(), 1..9).prop_map(Act::Submit),
-        4 => (vec(plain(), 1..6), vec(plain(), 1..6)).prop_map(|(one, other)| Act::Together(one, other)),
+        12 => vec(entry(alone), 1..9).prop_map(Act::Submit),
+        4 => (vec(one, 1..6), vec(other, 1..6)).prop_map(|(one, other)| Act::Together(one, other)),
         8 => (0..12usize).prop_map(Act::Reap),
         6 => (1..6u32).prop_map(Act::Wait),
         4 => which().prop_map(Act::Cancel),
@@ -215,7 +243,13 @@ fn shape() -> impl Strategy<Value = Shape> {
     })
 }
 
-/// All programs.
-pub(crate) fn plan() -> impl Strategy<Value = Plan> {
-    (shape(), vec(act(), 1..24)).prop_map(|(shape, acts)| Plan { shape, acts })
+/// Programs for the null driver.
+pub(crate) fn plans() -> impl Strategy<Value = Plan> {
+    (shape(), vec(act(plain(), plain(), plain()), 1..24)).prop_map(|(shape, acts)| Plan { shape, acts })
+}
+
+/// Programs for the ram driver.
+pub(crate) fn transfers() -> impl Strategy<Value = Plan> {
+    let act = act(stored(0, true), stored(0, false), stored(128, false));
+    (shape(), vec(act, 1..24)).prop_map(|(shape, acts)| Plan { shape, acts })
 }

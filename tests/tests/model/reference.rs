@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 use sq_uapi::{Errno, SqStats};
 
 use super::plan::{By, Kind, Mode, Op, Shape, Which};
+use super::transfers::{Place, Store, Transfer};
 
 /// All entries of a ring so far.
 pub(crate) struct Reference {
@@ -19,6 +20,7 @@ pub(crate) struct Reference {
     reaped: u64,
     /// LIFE-1: the ring is quiesced, and so many were accepted.
     accepted: Option<u64>,
+    store: Store,
 }
 
 struct Entry {
@@ -35,6 +37,8 @@ struct Entry {
     has_room: bool,
     /// Of a cancel: its results.
     results: Option<Outcome>,
+    /// Of a transfer: its result, and what it leaves in its memory.
+    leaves: Option<(i32, Place)>,
 }
 
 /// What a cancel may say.
@@ -64,7 +68,7 @@ impl Outcome {
 
 impl Reference {
     pub(crate) fn new(shape: Shape) -> Self {
-        Self { shape, entries: Vec::new(), published: 0, reaped: 0, accepted: None }
+        Self { shape, entries: Vec::new(), published: 0, reaped: 0, accepted: None, store: Store::new() }
     }
 
     /// Batches of entries are published, or not; those of one batch in order. Their numbers count on from the last.
@@ -86,6 +90,11 @@ impl Reference {
                 Kind::Cancel(which) if published => Some(self.cancel(which, user_data, u64::MAX)),
                 _ => None,
             };
+            // Entries are accepted in order, and a transfer is done by then. Two threads' do not meet.
+            let leaves = match op.kind {
+                Kind::Transfer(transfer) if published => Some(self.store.run(transfer, user_data)),
+                _ => None,
+            };
             let others = if batches.len() > 1 { rivals.saturating_sub(1) } else { self.nevers() };
             self.entries.push(Entry {
                 op,
@@ -97,6 +106,7 @@ impl Reference {
                 must_cancel: false,
                 has_room: others < most,
                 results,
+                leaves,
             });
         }
         self.published += all;
@@ -151,7 +161,10 @@ impl Reference {
         // Those that complete inline cannot be met; a NOP that becomes a request can, in the moment that it is one.
         let shut = self.is_shut();
         let reaches = |one: &Entry| {
-            let later = matches!(one.op.kind, Kind::Never | Kind::Delay { .. } | Kind::Nop { later: true });
+            let later = match one.op.kind {
+                Kind::Transfer(transfer) => transfer.later,
+                kind => matches!(kind, Kind::Never | Kind::Delay { .. } | Kind::Nop { later: true }),
+            };
             !shut && !one.done && later && matches(one)
         };
         let surely = |one: &Entry| {
@@ -216,6 +229,7 @@ impl Reference {
             (Some(certain), _) => res == certain,
             (None, Kind::Delay { value, .. }) => res == i32::from(value) || canceled,
             (None, Kind::Never) => canceled || busy,
+            (None, Kind::Transfer(_)) => one.leaves.is_some_and(|(leaves, _)| res == leaves),
             (None, Kind::Cancel(_)) => one.results.is_some_and(|results| results.allows(res)),
             (None, _) => false,
         };
@@ -223,6 +237,19 @@ impl Reference {
             return Err(format!("SUB-2: {user_data} ends with {res}, {flags:#x}: {:?} {:?}", one.op, one.results));
         }
         Ok(())
+    }
+
+    /// What this entry's memory must hold now that it is done.
+    pub(crate) fn left(&self, user_data: u64) -> Option<(Transfer, Place)> {
+        let one = self.entries.get(usize::try_from(user_data).ok()?.checked_sub(1)?)?;
+        let Kind::Transfer(transfer) = one.op.kind else { return None };
+        one.leaves.map(|(_, place)| (transfer, place))
+    }
+
+    /// The entries that are done for certain, once the ring is quiesced, whether they said so or not.
+    pub(crate) fn surely_done(&self) -> impl Iterator<Item = u64> {
+        let accepted = self.accepted.unwrap_or(0);
+        self.entries.iter().filter(move |one| *one.before.end() < accepted).map(|one| one.user_data)
     }
 
     /// Completions that must come, whoever does or does not do anything but reap.
