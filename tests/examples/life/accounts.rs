@@ -111,13 +111,13 @@ fn skip(why: &str) -> Outcome {
 }
 
 /// Whether /mnt is on a disk.
-fn disk() -> bool {
+pub(crate) fn on_disk() -> bool {
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
     Path::new("/mnt").is_dir() && mounts.lines().any(|line| line.split(' ').nth(1) == Some("/mnt"))
 }
 
 fn io() -> Outcome {
-    if !disk() {
+    if !on_disk() {
         return skip("io groups: no disk at /mnt");
     }
     let Some(_group) = Group::new(&["io"])? else { return skip("io groups: this kernel has no io controller") };
@@ -156,7 +156,7 @@ fn io() -> Outcome {
 fn throttled() -> Outcome {
     const READS: u64 = 32;
     const BUFFER: u64 = 16 << 20;
-    if !disk() {
+    if !on_disk() {
         return skip("io.max: no disk at /mnt");
     }
     let Some(_group) = Group::new(&["io", "memory"])? else { return skip("io.max: this kernel has no io controller") };
@@ -210,7 +210,7 @@ fn consumed(ring: &Raw, entries: u64) -> Outcome {
 fn listed() -> Outcome {
     const WRITES: u32 = 128;
     const BUFFER: u64 = 16 << 20;
-    if !disk() {
+    if !on_disk() {
         return skip("lists of pages: no disk at /mnt");
     }
     let Some(_group) = Group::new(&["memory"])? else { return skip("lists of pages: no memory controller") };

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Each call, again and again: the first thing in it that can fail does, then the second, until none is left. Each time there is
 //! an errno, or a result all the same, and nothing stays behind. Run as root, on a kernel with fault injection.
+//!
+//! The kernel counts these points of one task. So what a worker or a polling thread does is out of reach here: a ring that such a one
+//! drains is swept as far as its ENTER goes, and the rest has faults at random in `life syscalls`.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use io_uring::opcode::{UringCmd16, UringCmd80};
 use io_uring::types::Fd;
@@ -13,12 +17,13 @@ use io_uring::{IoUring, cqueue, squeue};
 use sq_uapi::consts::{register_op, setup_flags};
 use sq_uapi::{SqCancel, SqEnter, SqIovec, SqQuery, SqQuiesce, SqSetup, SqStats, ioctl};
 
+use crate::accounts::on_disk;
 use crate::inject::{self, Nth};
 use crate::proc::all_given_back;
 use crate::raw::{
     self, MODES, Map, NULL, Raw, Res, command, delay, echo, last, never, open, res, set_up, shape, transfer,
 };
-use crate::{Check, Outcome, Why, part, unload, want};
+use crate::{Check, Outcome, Why, os, part, unload, want};
 
 pub(crate) const CHECKS: &[Check] = &[
     ("fail-nth: open", opens),
@@ -29,6 +34,8 @@ pub(crate) const CHECKS: &[Check] = &[
     ("fail-nth: REGISTER of files", registers_files),
     ("fail-nth: ENTER", enters),
     ("fail-nth: ENTER with transfers", transfers),
+    ("fail-nth: ENTER with buffers of the pool", of_the_pool),
+    ("fail-nth: ENTER with direct I/O", direct),
     ("fail-nth: ISSUE", issues),
     ("fail-nth: the engines' transfers", engines),
     ("fail-nth: QUIESCE, CANCEL", ends),
@@ -45,8 +52,26 @@ const FILE: &str = "/dev/sqfile";
 /// The example drivers, in Rust and in C.
 const ENGINES: [&str; 2] = ["/dev/sqdma", "/dev/sqdma_c"];
 
-/// Runs `call` on what `prepare` makes, with each of its points failing in turn.
+/// Runs `call` on what `prepare` makes, with each of its points failing in turn. At least one of them must make the call fail.
 fn sweep<T>(what: &str, prepare: impl Fn() -> Result<T, Why>, call: impl Fn(&mut T) -> Res) -> Outcome {
+    let (points, survived) = points(what, prepare, call)?;
+    if survived == points { Err(format!("{what}: none of {points} faults was noticed").into()) } else { Ok(()) }
+}
+
+/// As `sweep`, of a call that allocates nothing and copies nothing to or from its process (MEM-1): it succeeds, whatever the kernel's own
+/// aids are refused.
+fn spared<T>(what: &str, prepare: impl Fn() -> Result<T, Why>, call: impl Fn(&mut T) -> Res) -> Outcome {
+    let (points, survived) = points(what, prepare, call)?;
+    want!((what, survived), (what, points));
+    Ok(())
+}
+
+/// How many points there are, and how many of them the call survives.
+fn points<T>(
+    what: &str,
+    prepare: impl Fn() -> Result<T, Why>,
+    call: impl Fn(&mut T) -> Res,
+) -> Result<(u32, u32), Why> {
     let nth_file = Nth::open()?;
     let mut survived = 0;
     for nth in 1..LIMIT {
@@ -59,7 +84,7 @@ fn sweep<T>(what: &str, prepare: impl Fn() -> Result<T, Why>, call: impl Fn(&mut
         if !failed {
             want!((what, result.map(|_| ())), (what, Ok(())));
             println!("        {what}: {} points, {survived} of which the call survived", nth - 1);
-            return Ok(());
+            return Ok((nth - 1, survived));
         }
         match result {
             Ok(_) => survived += 1,
@@ -219,59 +244,114 @@ fn registers_files() -> Outcome {
 }
 
 fn enters() -> Outcome {
-    let filled = || {
-        let mut ring = Raw::new(NULL, shape(8, 0))?;
-        for n in 0..4 {
-            ring.push(echo(n, n));
-        }
-        ring.push(delay(5, 1000));
-        ring.push(never(6));
-        Ok(ring)
-    };
-    sweep("ENTER, bare", filled, |ring| ring.bell())?;
     let wait =
         SqEnter { size: size::<SqEnter>(), flags: 1, min_complete: 4, timeout_ns: 1 << 30, ..SqEnter::default() };
-    sweep("ENTER, wait", filled, |ring| call(ring.raw(), ioctl::ENTER, wait))
+    for mode in MODES {
+        let filled = || {
+            let mut ring = Raw::new(NULL, shape(8, mode))?;
+            for n in 0..4 {
+                ring.push(echo(n, n));
+            }
+            ring.push(delay(5, 1000));
+            ring.push(never(6));
+            Ok(ring)
+        };
+        spared(&format!("ENTER, bare, mode {mode:#x}"), filled, |ring| ring.bell())?;
+        sweep(&format!("ENTER, wait, mode {mode:#x}"), filled, |ring| call(ring.raw(), ioctl::ENTER, wait))?;
+    }
+    Ok(())
 }
+
+/// Rings for the one entry that there is, and returns what its completion says. No call but the doorbell is made, so all points are its.
+fn done(ring: &mut Raw) -> Res {
+    ring.bell()?;
+    let end = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < end {
+        if let [(_, res)] = ring.reap()[..] {
+            return if res < 0 { Err(-res) } else { Ok(res) };
+        }
+        std::thread::yield_now();
+    }
+    Err(libc::ETIME)
+}
+
+/// A ring whose callers drain it, with a pool of one page, and one entry in it.
+fn with_one(node: &str, entry: [u64; 8]) -> Result<Raw, Why> {
+    let mut ring = Raw::new(node, SqSetup { buf_count: 1, buf_bytes: 4096, ..shape(8, 0) })?;
+    ring.push(entry);
+    Ok(ring)
+}
+
+/// The same for a file.
+fn of_file(file: &File, mut entry: [u64; 8]) -> Result<Raw, Why> {
+    entry[0] = entry[0] & 0xffff_ffff | (file.as_raw_fd() as u64) << 32;
+    with_one(FILE, entry)
+}
+
+/// In the first word of an entry: its driver's threads do it.
+const ASYNC: u64 = 1 << 12;
 
 /// Transfers that are good: in and out, vectored, of memory and of files.
 fn transfers() -> Outcome {
     let mut page = vec![0u8; 8192];
     let at = page.as_mut_ptr().expose_provenance() as u64;
     let vector = [SqIovec { base: at, len: 100 }, SqIovec { base: at + 4096, len: 200 }];
+    let file = scratch()?;
     for (what, opcode) in [("READ", 22), ("WRITE", 23), ("READV", 1), ("WRITEV", 2)] {
         let (addr, len) = if opcode < 10 { (address(&vector), 2) } else { (at, 300) };
-        let to_ram = || {
-            let mut ring = Raw::new(RAM, shape(8, 0))?;
-            ring.push(transfer(opcode, 1, addr, len));
-            Ok(ring)
-        };
-        sweep(&format!("{what} of memory"), to_ram, |ring| ring.bell())?;
+        let to_ram = || with_one(RAM, transfer(opcode, 1, addr, len));
+        sweep(&format!("{what} of memory"), to_ram, done)?;
         // On the spot, and by the driver's threads.
-        for flags in [0, 1 << 12] {
-            let to_file = || {
-                let (mut ring, files) = with_files()?;
-                let mut entry = transfer(opcode, 1, addr, len);
-                let fd = files[0].as_raw_fd() as u64;
-                entry[0] = opcode | flags | fd << 32;
-                ring.push(entry);
-                Ok((ring, files))
-            };
-            sweep(&format!("{what} of a file, flags {flags:#x}"), to_file, |(ring, _)| {
-                ring.bell()?;
-                ring.wait(1, 5000)
-            })?;
+        for flags in [0, ASYNC] {
+            let to_file = || of_file(&file, transfer(opcode | flags, 1, addr, len));
+            sweep(&format!("{what} of a file, flags {flags:#x}"), to_file, done)?;
         }
     }
     drop(page);
     Ok(())
 }
 
+/// The same with a buffer of the ring's pool, which nothing is copied from or to by way of the process.
+fn of_the_pool() -> Outcome {
+    let file = scratch()?;
+    for (what, opcode) in [("READ_FIXED", 4), ("WRITE_FIXED", 5)] {
+        let entry = transfer(opcode, 1, 0, 4096);
+        spared(&format!("{what} of memory"), || with_one(RAM, entry), done)?;
+        let later = transfer(opcode | ASYNC, 1, 0, 4096);
+        sweep(&format!("{what} of a file, by a worker"), || of_file(&file, later), done)?;
+    }
+    spared("READ_FIXED of a file", || of_file(&file, transfer(4, 1, 0, 4096)), done)?;
+    for (what, flags) in [("FSYNC", 0), ("FSYNC, data only", 1)] {
+        sweep(&format!("{what} of a file"), || of_file(&file, [3, 0, 0, flags << 32, 1, 0, 0, 0]), done)?;
+    }
+    // Its bytes are there for its driver, which does not look.
+    let mut fixed = echo(1, 7);
+    fixed[3] = 1 << 32 | 4096;
+    spared("CMD with FIXED", || with_one(NULL, fixed), done)
+}
+
+/// Direct I/O that its caller begins lists the pages of a pool buffer, in memory of its own.
+fn direct() -> Outcome {
+    let path = "/mnt/life-direct";
+    if !on_disk() {
+        println!("SKIP: direct I/O: no disk at /mnt");
+        return Ok(());
+    }
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).custom_flags(libc::O_DIRECT);
+    std::fs::write(path, [1; 4096]).map_err(os("write"))?;
+    let file = options.open(path).map_err(os("O_DIRECT"))?;
+    // Else there is something to wait for, which is a worker's.
+    file.sync_all().map_err(os("fsync"))?;
+    sweep("READ_FIXED of a file, direct", || of_file(&file, transfer(4, 1, 0, 4096)), done)?;
+    std::fs::remove_file(path).map_err(os("remove"))
+}
+
 fn issues() -> Outcome {
     let mut page = vec![0u8; 4096];
     let at = page.as_mut_ptr().expose_provenance() as u64;
     for (what, entry) in [("echo", echo(1, 1)), ("delay", delay(1, 1000)), ("nop, async", command_async())] {
-        sweep(&format!("ISSUE, {what}"), || Ok(open(NULL)?), |file| call(file.as_raw_fd(), ioctl::ISSUE, entry))?;
+        spared(&format!("ISSUE, {what}"), || Ok(open(NULL)?), |file| call(file.as_raw_fd(), ioctl::ISSUE, entry))?;
     }
     let read = transfer(22, 1, at, 4096);
     sweep("ISSUE, READ", || Ok(open(RAM)?), |file| call(file.as_raw_fd(), ioctl::ISSUE, read))?;
@@ -290,17 +370,9 @@ fn issues() -> Outcome {
 /// Transfers that an interrupt completes: by the ring, and alone.
 fn engines() -> Outcome {
     for node in ENGINES {
-        let filled = || {
-            let mut ring = Raw::new(node, shape(8, 0))?;
-            (0..4).for_each(|n| ring.push(command(0, n, 1000, 0)));
-            Ok(ring)
-        };
-        sweep(&format!("ENTER of {node}"), filled, |ring| {
-            ring.bell()?;
-            ring.wait(4, 5000)
-        })?;
         let alone = command(0, 1, 1000, 0);
-        sweep(&format!("ISSUE of {node}"), || Ok(open(node)?), |file| call(file.as_raw_fd(), ioctl::ISSUE, alone))?;
+        spared(&format!("ENTER of {node}"), || with_one(node, alone), done)?;
+        spared(&format!("ISSUE of {node}"), || Ok(open(node)?), |file| call(file.as_raw_fd(), ioctl::ISSUE, alone))?;
     }
     Ok(())
 }
@@ -326,7 +398,7 @@ fn ends() -> Outcome {
 }
 
 fn polls() -> Outcome {
-    sweep("poll", ring(NULL), |ring| {
+    spared("poll", ring(NULL), |ring| {
         let mut poll = libc::pollfd { fd: ring.raw(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one descriptor, as said.
         res(unsafe { libc::poll(&raw mut poll, 1, 1) })
@@ -345,22 +417,29 @@ fn polls() -> Outcome {
     })
 }
 
+/// The null driver has no such command.
+const BAD: u64 = 77;
+
 fn commands() -> Outcome {
-    // The first on a file makes the pool of requests.
-    for (what, entry) in [("echo", echo(1, 1)), ("delay", delay(1, 100_000)), ("bad", command(77, 1, 0, 0))] {
+    // The first on a file makes the pool of requests, also for what is refused then.
+    let answer = |result, entry: [u64; 8]| match result {
+        Err(libc::EOPNOTSUPP) if entry[1] == BAD => Ok(0),
+        other => other,
+    };
+    for (what, entry) in [("echo", echo(1, 1)), ("delay", delay(1, 100_000)), ("bad", command(BAD as u32, 1, 0, 0))] {
         let inline =
             || -> Result<(OwnedFd, IoUring<squeue::Entry128, cqueue::Entry>), Why> { Ok((open(NULL)?, uring()?)) };
         sweep(&format!("command, {what}"), inline, |(file, uring)| {
             let mut cmd = [0; 80];
             cmd.chunks_exact_mut(8).zip(entry).for_each(|(to, word)| to.copy_from_slice(&word.to_le_bytes()));
-            submitted(uring, &UringCmd80::new(Fd(file.as_raw_fd()), ioctl::ISSUE).cmd(cmd).build())
+            answer(submitted(uring, &UringCmd80::new(Fd(file.as_raw_fd()), ioctl::ISSUE).cmd(cmd).build()), entry)
         })?;
         let pointer =
             || -> Result<(OwnedFd, IoUring<squeue::Entry, cqueue::Entry>), Why> { Ok((open(NULL)?, uring()?)) };
         sweep(&format!("command by pointer, {what}"), pointer, |(file, uring)| {
             let mut cmd = [0; 16];
             cmd[..8].copy_from_slice(&address(&entry).to_le_bytes());
-            submitted(uring, &UringCmd16::new(Fd(file.as_raw_fd()), ioctl::ISSUE).cmd(cmd).build())
+            answer(submitted(uring, &UringCmd16::new(Fd(file.as_raw_fd()), ioctl::ISSUE).cmd(cmd).build()), entry)
         })?;
     }
     Ok(())
@@ -376,7 +455,8 @@ fn submitted<S: squeue::EntryMarker>(uring: &mut IoUring<S, cqueue::Entry>, entr
         return Err(libc::EBUSY);
     }
     uring.submit_and_wait(1).map_err(|why| why.raw_os_error().unwrap_or(libc::EIO))?;
-    Ok(0)
+    let res = uring.completion().next().ok_or(libc::EIO)?.result();
+    if res < 0 { Err(-res) } else { Ok(res) }
 }
 
 fn loads() -> Outcome {
