@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! An io_uring whose commands go to a device: entries inline in 128-byte SQEs, or by their address in 64-byte ones.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 
 use io_uring::opcode::{UringCmd16, UringCmd80};
@@ -60,14 +60,10 @@ pub(crate) struct Rig<S: Kind, C: cqueue::EntryMarker = cqueue::Entry> {
     pub(crate) fd: Fd,
 }
 
-/// Whether this kernel has io_uring's commands, and says so. A word about it if not.
+/// Whether commands can be tried here: every kernel that has the module has them. A word about it if not.
 pub(crate) fn has_commands() -> bool {
     let answer = Backend::device(NODE).query().unwrap();
-    assert_eq!(answer.max_commands != 0, answer.features & features::URING_CMD != 0);
-    if answer.features & features::URING_CMD == 0 {
-        println!("SKIPPED: this kernel has no io_uring commands");
-        return false;
-    }
+    assert!(answer.max_commands != 0 && answer.features & features::URING_CMD != 0, "{answer:?}");
     match IoUring::new(4) {
         Ok(_) => true,
         Err(error) => {
@@ -77,9 +73,14 @@ pub(crate) fn has_commands() -> bool {
     }
 }
 
-/// Whether they can be canceled.
+/// Whether they can be canceled: since 6.7, and the module says the same.
 pub(crate) fn has_cancel() -> bool {
-    Backend::device(NODE).query().unwrap().features & features::URING_CANCEL != 0
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split('.').map_while(|number| number.parse::<u32>().ok());
+    let has = (numbers.next(), numbers.next()) >= (Some(6), Some(7));
+    let answer = Backend::device(NODE).query().unwrap();
+    assert_eq!(answer.features & features::URING_CANCEL != 0, has, "{release}");
+    has
 }
 
 impl<S: Kind> Rig<S> {

@@ -32,6 +32,14 @@ const PHRASES: &[&str] = &[
     "held lock freed",
     "bad page",
     "Bad page",
+    // They look no further: lockdep (which "Disabling" is about), kmemleak, debugobjects.
+    "turning off the locking correctness validator",
+    "lockdep is turned off",
+    "Disabling lock debugging",
+    "Cannot allocate a kmemleak_object",
+    "leak detector disabled",
+    "ODEBUG disabled",
+    "ODEBUG: out of memory",
 ];
 
 /// Of these, what a busy host does as well as a fault.
@@ -169,6 +177,24 @@ mod tests {
             [    1.4] rcu: INFO: rcu_preempt self-detected stall on CPU\n";
         assert_eq!(complaints(log).len(), 3);
         assert!(complaints(&log[..log.find("[    1.2]").unwrap()]).is_empty());
+    }
+
+    #[test]
+    fn a_detector_that_gives_up_is_a_fault() {
+        for line in [
+            "turning off the locking correctness validator.",
+            "INFO: lockdep is turned off.",
+            "Disabling lock debugging due to kernel taint",
+            "kmemleak: Cannot allocate a kmemleak_object structure",
+            "kmemleak: Kernel memory leak detector disabled",
+            "ODEBUG: Out of memory. ODEBUG disabled",
+            "ODEBUG: out of memory.",
+        ] {
+            assert_eq!(complaints(&format!("[    9.1] {line}\n")).len(), 1, "{line}");
+        }
+        let log = "[    0.1] kmemleak: Kernel memory leak detector initialized (mem pool available: 15679)\n\
+            [    0.2] ODEBUG: selftest passed\n[    0.3] audit: initializing netlink subsys (disabled)\n";
+        assert!(complaints(log).is_empty());
     }
 
     /// A report by KCSAN of a race of `functions`, the second of which was called by `caller`.

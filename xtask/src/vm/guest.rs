@@ -53,6 +53,21 @@ pub(crate) struct JobResult {
     pub(crate) races_of_the_kernel: Vec<String>,
 }
 
+impl JobResult {
+    /// With nothing to say.
+    pub(crate) fn passed(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            code: 0,
+            seconds: 0.0,
+            stdout: String::new(),
+            stderr: String::new(),
+            complaints: Vec::new(),
+            races_of_the_kernel: Vec::new(),
+        }
+    }
+}
+
 /// All results of one boot; its directory goes when this goes.
 pub(crate) struct Results {
     pub(crate) jobs: Vec<JobResult>,
@@ -62,6 +77,11 @@ pub(crate) struct Results {
 }
 
 impl Results {
+    #[cfg(test)]
+    pub(crate) fn of(jobs: Vec<JobResult>) -> Self {
+        Self { jobs, note: None, dir: PathBuf::new() }
+    }
+
     /// Where the machine's files are.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
@@ -353,6 +373,11 @@ fn watch(label: &str, mut qemu: Command, limits: &Limits, dir: &Path) -> Result<
 }
 
 fn collect(jobs: Vec<Job>, out: &Path, mut results: Results) -> Result<Results> {
+    let log = fs::read(out.join("boot.dmesg")).context("the guest sent no log of its boot")?;
+    let complaints = dmesg::complaints(&String::from_utf8_lossy(&log));
+    if !complaints.is_empty() {
+        results.jobs.push(JobResult { complaints, ..JobResult::passed("boot") });
+    }
     for (number, job) in jobs.into_iter().enumerate() {
         let dir = out.join(format!("{number:03}"));
         let read = |name: &str| -> Result<String> {

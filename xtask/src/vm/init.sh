@@ -17,6 +17,7 @@ ifconfig lo up 2>/dev/null
 chmod 1777 /tmp /dev/shm
 chmod 0777 /w /w/out
 ln -s /proc/self/fd /dev/fd
+for std in 0/stdin 1/stdout 2/stderr; do ln -s "/proc/self/fd/${std%/*}" "/dev/${std#*/}"; done
 dmesg -c >/out/boot.dmesg
 cd /w
 
@@ -33,6 +34,8 @@ for job in /sq/jobs/*; do
 	cat /proc/uptime >"$out/ended"
 	dmesg -c >"$out/dmesg"
 done
+# What the last one caused may be said a moment later.
+[ -e /sq/shell ] || { sleep 1 && dmesg -c >>"$out/dmesg"; }
 
 if [ -e /sq/shell ]; then
 	dmesg -n 4

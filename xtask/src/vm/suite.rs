@@ -31,6 +31,9 @@ const PACKAGES: [&str; 3] = ["sq-conformance", "sq-ram", "sq-file"];
 const PART: [&str; 4] = ["conformance", "parked", "show", "trace"];
 /// liburing's convention, and automake's.
 const SKIPPED: i32 = 77;
+/// How the reasons begin for which something may be skipped in a guest, which has all that a test can want. For any other the job has failed:
+/// it may be a fault of the modules that a test takes for the kernel's poverty.
+const MAY_SKIP: [&str; 2] = ["SKIP: a guest has no fuzz/seeds", "SKIP: loading a driver with each of its "];
 
 /// How much is run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -84,6 +87,9 @@ pub(crate) fn run(ctx: &Ctx, kernel: Kernel, programs: &Programs, depth: Depth, 
     if kernel == Kernel::Kasan {
         guest.jobs.push(Job::new("nothing leaked", LEAKS.to_owned(), STEP_TIMEOUT));
     }
+    if kernel.debug() {
+        guest.jobs.push(Job::new("lockdep is still on", LOCKDEP.to_owned(), STEP_TIMEOUT));
+    }
     // Another run may build others meanwhile.
     let hashes = module::hashes(ctx, kernel)?;
     let mut results = guest.boot(ctx)?;
@@ -102,20 +108,25 @@ fn planted(ctx: &Ctx, kernel: Kernel) -> JobResult {
     let start = Instant::now();
     let verdict = planted::check(ctx, kernel);
     JobResult {
-        name: "bugs planted in Rust are reported".to_owned(),
         code: i32::from(verdict.is_err()),
         seconds: start.elapsed().as_secs_f64(),
-        stdout: String::new(),
         stderr: verdict.err().map_or_else(String::new, |why| format!("{why:#}")),
-        complaints: Vec::new(),
-        races_of_the_kernel: Vec::new(),
+        ..JobResult::passed("bugs planted in Rust are reported")
     }
 }
 
-/// By kmemleak: what no pointer leads to. Twice, since one may be on its way; and only what is older than 5 s counts.
-const LEAKS: &str = "leaks=/sys/kernel/debug/kmemleak
+/// By kmemleak: what no pointer leads to. Twice, since one may be on its way; and only what is older than 5 s counts. It cannot be asked to
+/// scan once it has given up.
+const LEAKS: &str = "set -e
+leaks=/sys/kernel/debug/kmemleak
 for scan in 1 2; do sleep 6; echo scan >$leaks; done
-cat $leaks | tee /dev/stderr | (! grep -q .)";
+cat $leaks >/tmp/leaks
+cat /tmp/leaks
+[ ! -s /tmp/leaks ]";
+
+/// The first fault turns lockdep off, and so does a table of its own that is full.
+const LOCKDEP: &str = "grep debug_locks: /proc/lockdep_stats
+grep -q 'debug_locks: *1$' /proc/lockdep_stats";
 
 /// sq_ram.ko with the parameters that its tests want, rounded up to whole pages, after some that it refuses.
 const RELOAD_RAM: &str = "rmmod sq_ram || exit 1
@@ -178,19 +189,16 @@ pub(crate) fn summarise(kernel: Kernel, results: &Results) -> Summary {
         summary.table.push_str(&format!("  {note}\n"));
     }
     for job in &results.jobs {
-        let clean = job.complaints.is_empty();
+        let skips = skips_of(job);
+        let unexpected = || skips.iter().filter(|skip| !MAY_SKIP.iter().any(|reason| skip.starts_with(reason)));
+        let fine = job.complaints.is_empty() && unexpected().next().is_none();
         let verdict = match job.code {
-            0 if clean => {
+            0 if fine => {
                 passed += 1;
                 "ok"
             }
-            SKIPPED if clean => {
+            SKIPPED if fine => {
                 skipped += 1;
-                summary.skips.push(format!(
-                    "{kernel}: {}: {}",
-                    job.name,
-                    job.stdout.lines().last().unwrap_or("no reason given")
-                ));
                 "skipped"
             }
             _ => {
@@ -198,13 +206,15 @@ pub(crate) fn summarise(kernel: Kernel, results: &Results) -> Summary {
                 "FAILED"
             }
         };
-        let ignored = skips(&job.stdout);
-        summary.skips.extend(ignored.iter().map(|test| format!("{kernel}: {}: {test}", job.name)));
+        summary.skips.extend(skips.iter().map(|skip| format!("{kernel}: {}: {skip}", job.name)));
         summary.table.push_str(&format!("  {verdict:8} {:6.1} s  {}\n", job.seconds, job.name));
         if verdict == "FAILED" {
             let report = format!("exit code {}\n{}\n{}", job.code, tail(&job.stdout, 60), tail(&job.stderr, 60));
             for line in report.lines().chain(job.complaints.iter().map(String::as_str)).filter(|l| !l.is_empty()) {
                 summary.table.push_str(&format!("      {line}\n"));
+            }
+            for skip in unexpected() {
+                summary.table.push_str(&format!("      not to be skipped in a guest: {skip}\n"));
             }
         }
     }
@@ -219,12 +229,42 @@ pub(crate) fn summarise(kernel: Kernel, results: &Results) -> Summary {
     summary
 }
 
+/// What a job skipped: parts of itself, or all.
+fn skips_of(job: &JobResult) -> Vec<String> {
+    let mut skips = skips(&job.stdout);
+    if job.code == SKIPPED && skips.is_empty() {
+        skips.push(job.stdout.lines().last().unwrap_or("no reason given").to_owned());
+    }
+    skips
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::path::Path;
 
-    use super::{PART, is_hosts};
+    use super::{PART, is_hosts, summarise};
+    use crate::kernel::Kernel;
+    use crate::vm::JobResult;
+    use crate::vm::guest::Results;
+
+    #[test]
+    fn what_is_skipped_without_leave_has_failed() {
+        let failed = |code, stdout: &str| {
+            let job = JobResult { code, stdout: stdout.to_owned(), ..JobResult::passed("x") };
+            summarise(Kernel::V6_12, &Results::of(vec![job])).failed
+        };
+        assert_eq!(failed(0, "test a ... ok\n"), 0);
+        for (code, reason) in [(0, "SKIP: a guest has no fuzz/seeds\n"), (77, "x\nSKIP: a guest has no fuzz/seeds\n")] {
+            assert_eq!(failed(code, reason), 0);
+        }
+        for reason in ["SKIPPED: this kernel has no tracefs\n", "test a ... ignored\n"] {
+            assert_eq!(failed(0, reason), 1, "{reason}");
+        }
+        for reason in ["", "this kernel has no fault injection\n"] {
+            assert_eq!(failed(77, reason), 1, "{reason}");
+        }
+    }
 
     /// Who gives a test another name learns it at once, not from a debug kernel.
     #[test]
