@@ -6,10 +6,11 @@
 //! all that was posted, and must have had no more doorbells than there were batches.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use std::{env, process, thread};
 
 use liburing_shm::opcode::{AsyncCancel, Cmd};
-use liburing_shm::{Backend, CancelFlags, Errno, Ring};
+use liburing_shm::{Backend, CancelFlags, Errno, Ring, Wait};
 use sq_dma::{Count, Event, Transfer};
 
 const THREADS: u64 = 3;
@@ -37,11 +38,36 @@ struct Totals {
     closed: AtomicU64,
 }
 
-/// One ring, used until it is closed with whatever is in flight; returns when it is.
+/// Reaps what is there. Returns how many transfers have ended now; in `ended` is which ones have, by `user_data`.
+fn reap(ring: &mut Ring, ended: &mut [bool], totals: &Totals) -> u64 {
+    let add = |to: &AtomicU64| to.fetch_add(1, Ordering::Relaxed);
+    let mut reaped = 0;
+    for done in ring.completion().reap() {
+        if done.user_data() == u64::MAX {
+            continue;
+        }
+        let ended = ended.get_mut(done.user_data() as usize).expect("a completion of nothing");
+        assert!(!*ended, "{} completed twice", done.user_data());
+        *ended = true;
+        reaped += 1;
+        match done.result() {
+            Ok(bytes) => {
+                assert!(bytes > 0 && bytes <= 900_000_000, "{bytes}");
+                add(&totals.finished);
+            }
+            Err(Errno::ECANCELED) => drop(add(&totals.canceled)),
+            Err(Errno::EBUSY) => drop(add(&totals.full)),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    reaped
+}
+
+/// One ring, used until it is closed: every second one when all has completed, the others with whatever is in flight.
 fn ring(backend: &Backend, random: &mut Random, totals: &Totals) -> Result<(), liburing_shm::Error> {
     // Never in want of a slot or a request, so that no batch is drained in two parts: the engine holds fewer than half of these.
     let mut ring = Ring::builder(256).cq_entries(1024).max_inflight(512).build(backend)?;
-    let (mut pushed, mut reaped) = (0u64, 0u64);
+    let (mut pushed, mut reaped, mut ended) = (0u64, 0u64, Vec::new());
     let add = |to: &AtomicU64| to.fetch_add(1, Ordering::Relaxed);
     for _ in 0..random.below(40) {
         let first = pushed;
@@ -53,6 +79,7 @@ fn ring(backend: &Backend, random: &mut Random, totals: &Totals) -> Result<(), l
             }
             pushed += 1;
         }
+        ended.resize(pushed as usize, false);
         let transfers = pushed - first;
         if transfers > 0 {
             add(&totals.batches);
@@ -65,31 +92,27 @@ fn ring(backend: &Backend, random: &mut Random, totals: &Totals) -> Result<(), l
         ring.submit()?;
         totals.accepted.fetch_add(transfers, Ordering::Relaxed);
         if random.below(4) == 0 {
-            // The other way to cancel, which needs no entry.
-            match ring.submitter().cancel(CancelFlags::ANY | CancelFlags::ALL, 0, 0) {
-                Err(error) if !matches!(error.errno(), Some(Errno::ENOENT | Errno::EALREADY)) => return Err(error),
-                _ => {}
-            }
+            cancel_all(&ring)?;
         }
-        for done in ring.completion().reap() {
-            if done.user_data() == u64::MAX {
-                continue;
-            }
-            assert!(done.user_data() < pushed, "a completion of nothing");
-            reaped += 1;
-            match done.result() {
-                Ok(bytes) => {
-                    assert!(bytes > 0 && bytes <= 900_000_000, "{bytes}");
-                    add(&totals.finished);
-                }
-                Err(Errno::ECANCELED) => drop(add(&totals.canceled)),
-                Err(Errno::EBUSY) => drop(add(&totals.full)),
-                Err(error) => panic!("{error}"),
-            }
+        reaped += reap(&mut ring, &mut ended, totals);
+    }
+    if random.below(2) == 0 {
+        cancel_all(&ring)?;
+        while reaped < pushed {
+            ring.submitter().wait(&Wait::new(1).timeout(Duration::from_secs(20)))?;
+            reaped += reap(&mut ring, &mut ended, totals);
         }
     }
     totals.closed.fetch_add(pushed - reaped, Ordering::Relaxed);
     Ok(())
+}
+
+/// The other way to cancel, which needs no entry.
+fn cancel_all(ring: &Ring) -> Result<(), liburing_shm::Error> {
+    match ring.submitter().cancel(CancelFlags::ANY | CancelFlags::ALL, 0, 0) {
+        Err(error) if !matches!(error.errno(), Some(Errno::ENOENT | Errno::EALREADY)) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn count(backend: &Backend, event: Event) -> u64 {

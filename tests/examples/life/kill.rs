@@ -39,7 +39,7 @@ fn killed() -> Outcome {
     Ok(())
 }
 
-/// Thirty thousand entries that each look at thirty thousand requests: seconds of work.
+/// Thirty thousand entries that each look at thirty thousand requests: seconds of work, once the doorbell is rung.
 fn work_for_seconds(mode: u32) -> Result<Raw, i32> {
     let mut setup = shape(32768, mode);
     setup.max_inflight = 32768;
@@ -47,13 +47,18 @@ fn work_for_seconds(mode: u32) -> Result<Raw, i32> {
     for n in 0..32768 {
         ring.push(cancel_any(n));
     }
-    ring.bell()?;
     Ok(ring)
 }
 
 /// In one call, and they end with the caller.
 fn killed_in_a_long_enter() -> Outcome {
-    let child = Child::fork(|| i32::from(work_for_seconds(0).is_ok()));
+    let ringing = shared_word();
+    let child = Child::fork(|| {
+        let Ok(ring) = work_for_seconds(0) else { return 2 };
+        ringing.store(1, Ordering::Release);
+        i32::from(ring.bell().is_ok())
+    });
+    until(5, "the child does not ring", || ringing.load(Ordering::Acquire) == 1)?;
     want!(child.ended(Duration::from_millis(700)), false);
     child.kill();
     want!(child.ended(Duration::from_millis(1500)), true);
@@ -67,7 +72,7 @@ fn killed_while_others_drain() -> Outcome {
     for mode in [setup_flags::WORKER, setup_flags::SQPOLL] {
         let rung = shared_word();
         let child = Child::fork(|| {
-            let ring = work_for_seconds(mode);
+            let ring = work_for_seconds(mode).and_then(|ring| ring.bell().map(|_| ring));
             rung.store(ring.is_ok().into(), Ordering::Release);
             sleep_us(60_000_000);
             2

@@ -82,9 +82,17 @@ impl Page {
 
     /// Whether somebody waits for the page, within five seconds.
     pub(crate) fn touched(&self) -> bool {
-        let mut poll = libc::pollfd { fd: self.uffd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one pollfd.
-        unsafe { libc::poll(&raw mut poll, 1, 5000) == 1 }
+        touched(&self.uffd)
+    }
+
+    /// Whether so many wait for it, within five seconds each. Nobody is told of them again.
+    pub(crate) fn touched_by(&self, count: usize) -> bool {
+        (0..count).all(|_| {
+            let mut message = [0u64; 4];
+            let place = message.as_mut_ptr().cast();
+            // SAFETY: a place for the message about one of them, as large as those are.
+            self.touched() && unsafe { libc::read(self.uffd.as_raw_fd(), place, 32) } == 32
+        })
     }
 
     /// Lets the page appear, with these bytes at its start.
@@ -102,6 +110,13 @@ impl Page {
         // SAFETY: inside the page, which may be written meanwhile.
         unsafe { self.at.wrapping_add(offset).read_volatile() }
     }
+}
+
+/// Whether somebody waits for the page of this userfaultfd, within five seconds.
+pub(crate) fn touched(uffd: &OwnedFd) -> bool {
+    let mut poll = libc::pollfd { fd: uffd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one pollfd.
+    unsafe { libc::poll(&raw mut poll, 1, 5000) == 1 && poll.revents == libc::POLLIN }
 }
 
 impl Drop for Page {

@@ -8,22 +8,23 @@ use std::time::{Duration, Instant};
 
 use crate::Outcome;
 
-/// How many references there are to each of our modules, its users among the modules counted.
-pub(crate) fn references() -> Vec<(String, u32)> {
+/// How many references there are to each of our modules that are no module's.
+fn references() -> Vec<(String, u32)> {
     let modules = fs::read_to_string("/proc/modules").unwrap_or_default();
     let ours = modules.lines().filter(|line| line.starts_with("sq"));
     ours.filter_map(|line| {
+        // name size count user,user, ..
         let mut words = line.split(' ');
-        Some((words.next()?.to_owned(), words.nth(1)?.parse().ok()?))
+        let (name, count) = (words.next()?, words.nth(1)?.parse::<u32>().ok()?);
+        let users = words.next()?.split(',').filter(|user| user.starts_with("sq")).count();
+        Some((name.to_owned(), count.saturating_sub(users as u32)))
     })
     .collect()
 }
 
 /// References that are no module's: open files, rings and requests. A home pins two modules until all of it is freed.
 pub(crate) fn in_use() -> u32 {
-    let all = references();
-    let drivers = all.len().saturating_sub(1) as u32;
-    all.iter().map(|(_, count)| count).sum::<u32>().saturating_sub(drivers)
+    references().iter().map(|(_, count)| count).sum()
 }
 
 /// Waits until files, rings, their pages and requests are gone: each of them pins a module.

@@ -166,8 +166,10 @@ impl Raw {
         done
     }
 
+    /// Of a ring they can always be had, whatever became of it.
+    #[track_caller]
     pub(crate) fn stats(&self) -> SqStats {
-        stats(self.raw()).unwrap_or_default()
+        stats(self.raw()).unwrap_or_else(|errno| panic!("STATS: error {errno}"))
     }
 }
 

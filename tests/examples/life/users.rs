@@ -100,7 +100,7 @@ fn stall_rings(rings: &mut Vec<Raw>, page: &Page) -> Outcome {
 }
 
 /// This user's workers are all taken: nothing of his goes on.
-fn nothing_goes_on(mut ring: Raw, entry: [u64; 8]) -> Outcome {
+pub(crate) fn nothing_goes_on(mut ring: Raw, entry: [u64; 8]) -> Outcome {
     ring.push(entry);
     ring.bell()?;
     want!(ring.wait(1, 300), Err(libc::ETIME));
@@ -192,10 +192,14 @@ fn enabled() -> Outcome {
         },
         || {
             let (fd, setup) = crate::pass::receive(&theirs)?;
-            if register(fd.as_raw_fd(), register_op::ENABLE_RINGS, 0, 0) == Err(libc::EXDEV) {
-                // It was the other one's turn.
+            let enabled = register(fd.as_raw_fd(), register_op::ENABLE_RINGS, 0, 0);
+            // SAFETY: no pointers.
+            if unsafe { libc::getuid() } != OTHERS[0] {
+                // The first one has it.
+                want!(enabled, Err(libc::EXDEV));
                 return Ok(());
             }
+            enabled?;
             let mut ring = Raw::over(fd, setup)?;
             ring.push(echo(1, 5));
             ring.bell()?;
