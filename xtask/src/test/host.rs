@@ -15,6 +15,10 @@ use crate::process::{capture, found, tail};
 /// The models must stay small enough to be run with every change.
 const LOOM_LIMIT: Duration = Duration::from_secs(300);
 
+/// What the caller may have set for a run of one test's by hand. Here it would cut others short.
+const OURS: [&str; 6] =
+    ["LOOM_MAX_DURATION", "LOOM_MAX_PERMUTATIONS", "LOOM_CHECKPOINT_FILE", "SQ_SEED", "SQ_PROGRAMS", "SQ_SCHEDULE"];
+
 /// In the order of their cost: what fails often and fast comes first.
 pub(crate) fn stages() -> Vec<Stage> {
     vec![
@@ -94,12 +98,12 @@ pub(crate) fn storm(ctx: &Ctx, long: bool) -> Result<Outcome> {
     if long {
         cargo.env("SQ_LONG", "1");
     }
-    outcome("shuttle", &mut cargo)
+    models_outcome("shuttle", &mut cargo)
 }
 
 fn loom(ctx: &Ctx) -> Result<Outcome> {
     let start = Instant::now();
-    let mut outcome = outcome("loom", &mut models(ctx, "loom"))?;
+    let mut outcome = models_outcome("loom", &mut models(ctx, "loom"))?;
     if start.elapsed() > LOOM_LIMIT {
         outcome.ok = false;
         outcome.log.push_str("\nthe loom models took longer than their 5 minutes: bound them");
@@ -110,6 +114,7 @@ fn loom(ctx: &Ctx) -> Result<Outcome> {
 fn cargo(ctx: &Ctx) -> Command {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(&ctx.root).env("CARGO_TERM_COLOR", "never");
+    OURS.iter().for_each(|name| _ = cargo.env_remove(name));
     cargo
 }
 
@@ -133,6 +138,22 @@ fn outcome(name: &str, command: &mut Command) -> Result<Outcome> {
     })
 }
 
+/// As [`outcome`], of test programs that all have something to run: without its `--cfg` one is empty, and passes.
+fn models_outcome(name: &str, command: &mut Command) -> Result<Outcome> {
+    let output = capture(name, command)?;
+    let ok = output.ok && each_ran(&output.text);
+    let why = if output.ok && !ok { "\na test program ran no test, or there was none" } else { "" };
+    Ok(Outcome { ok, skips: skips(&output.text), log: if ok { String::new() } else { tail(&output.text, 120) + why } })
+}
+
+/// Whether in libtest's `text` at least one test passed in each program, of which there are some.
+fn each_ran(text: &str) -> bool {
+    let passed = text.lines().filter_map(|line| line.strip_prefix("test result: ok. "));
+    let mut counts =
+        passed.map(|rest| rest.split(' ').next().and_then(|n| n.parse::<u32>().ok()).unwrap_or(0)).peekable();
+    counts.peek().is_some() && counts.all(|count| count > 0)
+}
+
 /// What libtest calls "ignored", nextest "SKIP", and a test that skips a part of itself "SKIP: why" or "SKIPPED: why".
 pub(crate) fn skips(text: &str) -> Vec<String> {
     let is_skip =
@@ -140,4 +161,19 @@ pub(crate) fn skips(text: &str) -> Vec<String> {
     let mut skips: Vec<String> = text.lines().map(str::trim).filter(is_skip).map(str::to_owned).collect();
     skips.dedup();
     skips
+}
+
+#[cfg(test)]
+mod tests {
+    use super::each_ran;
+
+    #[test]
+    fn a_program_without_a_test_is_noticed() {
+        let result = |passed: u32| {
+            format!("test result: ok. {passed} passed; 0 failed; 1 ignored; 0 measured; 0 filtered out\n")
+        };
+        assert!(each_ran(&(result(14) + &result(1))));
+        assert!(!each_ran(&(result(14) + &result(0))));
+        assert!(!each_ran("Finished `release` profile\n"));
+    }
 }

@@ -15,14 +15,15 @@ use crate::module;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// refuses WHAT PATTERN COMMAND..: the command fails, and it or the kernel's log says so.
+/// refuses WHAT PATTERN COMMAND..: the command fails, and it or the kernel's log says so: once more than the log did before.
 const BEGIN: &str = r#"
 refuses() {
     what=$1 pattern=$2
     shift 2
+    before=$(dmesg | grep -c "$pattern")
     if "$@" 2>/tmp/said; then echo "$what: $* succeeded"; exit 1; fi
     dmesg >>/tmp/said
-    grep -q "$pattern" /tmp/said || { echo "$what: nobody says '$pattern':"; tail -5 /tmp/said; exit 1; }
+    [ $(grep -c "$pattern" /tmp/said) -gt $before ] || { echo "$what: nobody says '$pattern':"; tail -5 /tmp/said; exit 1; }
 }
 "#;
 
