@@ -21,13 +21,13 @@ const NONE_IGNORED: &[&str] = &["env", "--default-signal"];
 /// Runs the rest as `nohup` does, and as a shell without job control does in the background.
 const TWO_IGNORED: &[&str] = &["sh", "-c", r#"trap "" HUP INT; exec "$0" "$@""#];
 
-/// Starts the command, and signals it as soon as `begun` is true.
-fn interrupt(args: &[&str], signal: Signal, begun: impl Fn() -> bool) -> Output {
+/// Starts the command, and signals it as soon as `begun` is true of its process.
+fn interrupt(args: &[&str], signal: Signal, begun: impl Fn(u32) -> bool) -> Output {
     interrupt_as(NONE_IGNORED, args, &[signal], begun)
 }
 
 /// The same below another command, and with several signals, one after the other.
-fn interrupt_as(above: &[&str], args: &[&str], signals: &[Signal], begun: impl Fn() -> bool) -> Output {
+fn interrupt_as(above: &[&str], args: &[&str], signals: &[Signal], begun: impl Fn(u32) -> bool) -> Output {
     let mut child = Command::new(above[0])
         .args(&above[1..])
         .arg(command().get_program())
@@ -39,7 +39,7 @@ fn interrupt_as(above: &[&str], args: &[&str], signals: &[Signal], begun: impl F
         .expect("the command");
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
     let until = Instant::now() + Duration::from_secs(30);
-    while !begun() && Instant::now() < until {
+    while !begun(child.id()) && Instant::now() < until {
         assert_eq!(child.try_wait().unwrap(), None, "it ended before the signal");
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -48,6 +48,12 @@ fn interrupt_as(above: &[&str], args: &[&str], signals: &[Signal], begun: impl F
         kill_process(pid, *signal).expect("a signal");
     }
     child.wait_with_output().expect("its end")
+}
+
+/// What a process has handed to `write` and its like, in bytes.
+fn written_by(pid: u32) -> u64 {
+    let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+    io.lines().find_map(|line| line.strip_prefix("wchar: ")).map_or(0, |bytes| bytes.parse().unwrap())
 }
 
 fn hole(dir: &Dir, name: &str, bytes: u64) -> String {
@@ -62,7 +68,7 @@ fn an_interrupted_copy_leaves_the_destination_as_it_was() {
     let src = hole(&dir, "src", BYTES);
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let dst = dir.file("dst", b"old");
-        let begun = || dir.names().iter().any(|name| name.starts_with("dst.part-"));
+        let begun = |_| dir.names().iter().any(|name| name.starts_with("dst.part-"));
         let output = interrupt(&["copy", &src, dst.to_str().unwrap(), "--no-verify"], signal, begun);
         check_failure(&output, code, &["interrupted", "is as it was"]);
         assert_eq!(dir.names(), ["dst", "src"]);
@@ -76,7 +82,7 @@ fn a_signal_that_is_ignored_stays_so() {
     let dir = Dir::new();
     let src = hole(&dir, "src", BYTES);
     let dst = dir.join("dst");
-    let begun = || dir.names().iter().any(|name| name.starts_with("dst.part-"));
+    let begun = |_| dir.names().iter().any(|name| name.starts_with("dst.part-"));
     let args = ["copy", &src, dst.to_str().unwrap(), "--no-verify"];
     let output = interrupt_as(TWO_IGNORED, &args, &[Signal::HUP, Signal::INT, Signal::TERM], begun);
     check_failure(&output, 143, &["interrupted by signal 15"]);
@@ -89,9 +95,9 @@ fn an_interrupted_copy_to_a_device_says_how_far_it_came() {
     let dir = Dir::new();
     let (src, image) = (hole(&dir, "src", BYTES), hole(&dir, "image", BYTES));
     let Some(device) = Loop::on(image.as_ref(), "an interrupted copy to a device") else { return };
-    let start = Instant::now();
-    let output =
-        interrupt(&["copy", &src, device.path()], Signal::INT, || start.elapsed() > Duration::from_millis(300));
+    // More than can be in flight.
+    let begun = |pid| written_by(pid) > 256 << 20;
+    let output = interrupt(&["copy", &src, device.path()], Signal::INT, begun);
     check_failure(&output, 130, &["interrupted", "is no copy"]);
     let said = stderr(&output);
     let (before, _) = said.split_once(" bytes were written").expect("it says how many");
@@ -103,7 +109,7 @@ fn an_interrupted_copy_to_a_device_says_how_far_it_came() {
 fn a_killed_copy_has_a_name_that_says_so() {
     let dir = Dir::new();
     let src = hole(&dir, "src", BYTES);
-    let begun = || dir.names().iter().any(|name| name.starts_with("dst.part-"));
+    let begun = |_| dir.names().iter().any(|name| name.starts_with("dst.part-"));
     let dst = dir.join("dst");
     let output = interrupt(&["copy", &src, dst.to_str().unwrap(), "--no-verify"], Signal::KILL, begun);
     assert_eq!(output.status.code(), None, "{}", stderr(&output));
@@ -115,7 +121,7 @@ fn a_killed_copy_has_a_name_that_says_so() {
 fn an_interrupted_demo_leaves_no_store() {
     let (dir, place) = (Dir::new(), Dir::new());
     hole(&dir, "large", BYTES);
-    let begun = || !place.names().is_empty();
+    let begun = |_| !place.names().is_empty();
     let args = ["--from", dir.path().to_str().unwrap(), "--to", place.path().to_str().unwrap(), "--keep"];
     let output = interrupt(&args, Signal::INT, begun);
     check_failure(&output, 130, &["interrupted"]);
@@ -127,7 +133,7 @@ fn an_interrupted_bench_reports_and_says_so() {
     let dir = Dir::new();
     let path = hole(&dir, "file", 1 << 20);
     let start = Instant::now();
-    let begun = || start.elapsed() > Duration::from_millis(300);
+    let begun = |_| start.elapsed() > Duration::from_millis(300);
     let output = interrupt(&["bench", &path, "--seconds", "600"], Signal::INT, begun);
     check_failure(&output, 130, &["interrupted"]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("IOPS"));

@@ -8,7 +8,8 @@
 //! | FSYNC | 0: there is nothing behind the memory | | |
 //!
 //! A transfer of 0 bytes is 0 wherever it is. An offset above `i64::MAX` is `-EINVAL`, as for files: there is no current
-//! position that -1 could mean. A bad user address is `-EFAULT`; segments before it may have been transferred.
+//! position that -1 could mean. A bad user address is `-EFAULT`; segments before it may have been transferred, and what a
+//! write should have put in the store from the bad one is zeroed in the kernel, where a copy from a user clears what it could not read.
 //!
 //! Everything is bounded: a copy of at most `limit::TRANSFER_BYTES`, made once, between the payload and the store, with no lock
 //! held (LOCK-1). So two operations on the same bytes at the same time may mix, as on a disk. Nothing here can block, so ASYNC
