@@ -151,11 +151,16 @@ impl<H: Host> Ring<H> {
     /// (LIFE-2). What outlives it keeps the ring by reference, and its completion goes nowhere.
     pub fn abandon(&self) {
         self.shut();
-        // Nobody can name them any more. And what is in flight may wait for what one of them serves, until that one is closed.
-        drop(self.files.with(core::mem::take));
+        self.forget_files();
         self.cancel_everything();
         // A worker may be in the middle of an entry that this cancel came too early for: once more, after it.
         H::work(self);
+    }
+
+    /// Closes the registered files of a ring that accepts nothing more: what is in flight may wait for what one of them serves, until that
+    /// one is closed. (In the kernel that is when the caller returns to user space.)
+    pub fn forget_files(&self) {
+        drop(self.files.with(core::mem::take));
     }
 
     fn await_quiet(&self, deadline: u64, quiet: impl Fn(&Self) -> bool) -> Result<(), Errno> {

@@ -113,7 +113,8 @@ impl Submitter {
     ///
     /// # Errors
     ///
-    /// `EOPNOTSUPP` if the driver takes no files, `EBUSY` if there are registered files already, `EINVAL` if there are too many.
+    /// `EOPNOTSUPP` if the driver takes no files, `EBUSY` if there are registered files already, `EINVAL` if there are too many, `EBADF` if
+    /// one is refused, `EMFILE` if the embedded backend can open no more.
     pub fn register_files(&self, files: &[BorrowedFd<'_>]) -> Result<(), Error> {
         let fds: Vec<i32> = files.iter().map(|fd| fd.as_raw_fd()).collect();
         self.register_array("register files", register_op::FILES, 0, &fds)
@@ -141,6 +142,8 @@ impl Submitter {
         loop {
             // A call says why its first file is refused; of a later one, only how many came before it.
             let n = self.register_some("update files", register_op::FILES_UPDATE, at, rest)?;
+            // It says why of the first, so it has replaced one.
+            let n = n.max(1);
             at = at.saturating_add(n);
             rest = rest.get(n as usize..).unwrap_or(&[]);
             if rest.is_empty() {

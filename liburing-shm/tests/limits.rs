@@ -16,7 +16,8 @@ fn in_child(name: &str, test: impl FnOnce()) {
     }
     let mut child = Command::new(std::env::current_exe().unwrap());
     let output = child.args(["--exact", name]).env("SQ_LIMITED", "1").output().unwrap();
-    assert!(output.status.success(), "{output:?}");
+    let ran = String::from_utf8_lossy(&output.stdout).contains("1 passed");
+    assert!(output.status.success() && ran, "{output:?}");
 }
 
 fn limit(what: Resource, current: Option<u64>) {

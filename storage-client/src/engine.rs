@@ -85,7 +85,7 @@ pub trait Work {
     /// Whatever ends the run.
     fn finished(&mut self, block: &Block, files: &mut Files) -> Result<(), Error>;
 
-    /// There is nothing more, all blocks that were started are finished, and nothing has failed.
+    /// All blocks that were started are finished, and nobody interrupts.
     ///
     /// # Errors
     ///
@@ -221,10 +221,14 @@ impl Engine {
             }
         }
         let seconds = start.elapsed().as_secs_f64();
+        let interrupted = matches!(failure, Some(Error::Interrupted { .. }));
+        if !interrupted {
+            // First: what was found is so, whatever failed besides.
+            work.end()?;
+        }
         if let Some(error) = failure {
             return Err(error);
         }
-        work.end()?;
         let after = self.stats()?;
         Ok(Counts {
             operations: after.completions.wrapping_sub(before.completions),

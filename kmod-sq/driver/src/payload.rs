@@ -137,7 +137,7 @@ impl<'a> Payload<'a> {
     ///
     /// # Errors
     ///
-    /// `EFAULT` if an address cannot be read. The store's bytes may then be anything: the kernel clears what it could not read.
+    /// `EFAULT` if an address cannot be read. What they were to fill is then undefined; in the kernel it is zeroed.
     pub fn read_to(&mut self, dst: Shared<'_>) -> Result<usize, Errno> {
         // SAFETY: a Shared is writable for its length, and `walk` passes pieces inside that.
         self.walk(dst.len, |done, chunk, this| unsafe { this.copy_in(dst.ptr.as_ptr().wrapping_add(done), chunk) })

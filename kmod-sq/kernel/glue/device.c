@@ -7,6 +7,7 @@
 #include <linux/miscdevice.h>
 #include <linux/mutex.h>
 #include <linux/poll.h>
+#include <linux/rcupdate.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
@@ -252,7 +253,7 @@ static long sq_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	}
 	switch (cmd) {
 	case SQ_IOC_ISSUE:
-		/* As for a ring, whose mapping must be writable: an operation may be a write. */
+		/* An operation may be a write. */
 		if (!(file->f_mode & FMODE_WRITE))
 			return -EBADF;
 		return sq_door_issue(sf->door, home ? home->ring : NULL, arg);
@@ -264,8 +265,12 @@ static long sq_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		if (!home)
 			return -ENXIO;
 		break;
-	case SQ_IOC_QUERY:
 	case SQ_IOC_SETUP:
+		/* A ring is mapped for writing. */
+		if (!(file->f_mode & FMODE_WRITE))
+			return -EBADF;
+		break;
+	case SQ_IOC_QUERY:
 		break;
 	default:
 		return -ENOTTY;
@@ -520,8 +525,11 @@ void sq_driver_unregister(struct sq_device *device)
 	list_del(&device->list);
 	mutex_unlock(&sq_devices_lock);
 	/*
-	 * Whoever completed the last request, and with it dropped the last reference, may not have returned through the driver yet, in
-	 * whatever task it is: this waits until each task has been seen elsewhere.
+	 * Whoever completed the last request, and with it dropped the last
+	 * reference, may not have returned through the driver yet, in whatever
+	 * task it is: this waits until each has been seen elsewhere. (All kernels
+	 * with full preemption that Debian has know of tasks; one that does not
+	 * waits for those only that run.)
 	 */
 	synchronize_rcu_tasks();
 	kfree(device);

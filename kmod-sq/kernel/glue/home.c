@@ -16,7 +16,7 @@
 #include <linux/cred.h>
 #include <linux/kthread.h>
 #include <linux/mmu_context.h>
-#include <linux/poll.h>
+#include <linux/rcupdate.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
@@ -64,6 +64,8 @@ static void sq_drain_work(struct work_struct *work)
 		sq_guise_off(cred, home);
 	/* The reference that came with the work. */
 	sq_ring_put(home->ring);
+	/* Busy rings may keep this thread from ever sleeping, for which sq_driver_unregister() would wait. */
+	cond_resched_tasks_rcu_qs();
 }
 
 static void sq_alarm_work(struct work_struct *work)
@@ -263,8 +265,9 @@ void sq_notify(struct sq_home *home, bool waiters, bool eventfd)
 	unsigned long flags;
 
 	/*
-	 * All, EPOLLEXCLUSIVE or not: one that sleeps on would never hear that the ring is over, which is said once. And without a key, so that
-	 * each asks sq_poll(): io_uring and aio would take a key for the answer.
+	 * All, EPOLLEXCLUSIVE or not: one that sleeps on would never hear that the
+	 * ring is over, which is said once. And without a key, so that each asks
+	 * sq_poll(): io_uring and aio would take a key for the answer.
 	 */
 	if (waiters)
 		__wake_up(&home->wait, TASK_NORMAL, 0, NULL);

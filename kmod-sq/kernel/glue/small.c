@@ -44,17 +44,17 @@ void sq_unlock(void *lock, unsigned long flags)
 /*
  * SEC-3: files that may keep other files are no targets. A ring that kept itself,
  * or one of io_uring's, or a socket that it is in flight in, would never be
- * released. Nor are those whose close ends what a worker may wait for: a page or
- * a file system that the process serves itself. A worker that waits keeps the
- * ring, which would keep them open. (No kernel tells modules what is io_uring's
- * or userfaultfd's but by the file's name, which nobody else can have: user space
- * cannot make files there.)
+ * released. Nor are those whose close ends what a worker may wait for: a page, a
+ * file system or a permission that the process itself is to give. A worker that
+ * waits keeps the ring, which would keep them open. (No kernel tells modules what
+ * is io_uring's or userfaultfd's but by the file's name, which nobody else can
+ * have: user space cannot make files there.)
  */
 static bool sq_file_refused(struct file *file)
 {
 	struct socket *socket = sock_from_file(file);
 	struct inode *inode = file_inode(file);
-	const unsigned char *name = file->f_path.dentry->d_name.name;
+	const unsigned char *name;
 
 	if (file->f_op->release == sq_file_operations.release)
 		return true;
@@ -62,8 +62,10 @@ static bool sq_file_refused(struct file *file)
 		return socket->ops->family == PF_UNIX;
 	if (S_ISCHR(inode->i_mode))
 		return inode->i_rdev == MKDEV(MISC_MAJOR, FUSE_MINOR) || inode->i_rdev == MKDEV(MISC_MAJOR, CUSE_MINOR);
-	return inode->i_sb->s_magic == ANON_INODE_FS_MAGIC &&
-	       (!strcmp(name, "[io_uring]") || !strcmp(name, "[userfaultfd]"));
+	if (inode->i_sb->s_magic != ANON_INODE_FS_MAGIC)
+		return false;
+	name = file->f_path.dentry->d_name.name;
+	return !strcmp(name, "[io_uring]") || !strcmp(name, "[userfaultfd]") || !strcmp(name, "[fanotify]");
 }
 
 struct file *sq_file_get(s32 fd)

@@ -82,8 +82,10 @@ static struct sq_user *sq_user_new(kuid_t uid)
 	if (!user)
 		return NULL;
 	/*
-	 * Not WQ_MEM_RECLAIM: a drain may run any driver's issue(), and wait for what is not. Freezable: it may write to disks, which must not
-	 * change any more once hibernation has made its image.
+	 * Not WQ_MEM_RECLAIM: a drain may run any driver's issue(), and wait for
+	 * what is not. Freezable: drains and jobs may write to disks, which must
+	 * not change once hibernation has made its image. (sq_workqueue's items
+	 * touch none.)
 	 */
 	user->queue = alloc_workqueue("sq-%u", WQ_UNBOUND | WQ_FREEZABLE, SQ_USER_WORKERS, from_kuid(&init_user_ns, uid));
 	if (!user->queue) {
@@ -151,6 +153,8 @@ static void sq_work_runs(struct work_struct *item)
 	work->run(work);
 	/* `work` may be gone. Its module may go now, and then ours, which waits for this to return. */
 	module_put(owner);
+	/* As after a drain. */
+	cond_resched_tasks_rcu_qs();
 }
 
 void sq_work_queue(struct sq_user *user, struct sq_work *work)

@@ -284,27 +284,30 @@ impl Submit {
         Ok(fresh)
     }
 
-    /// Cancels the operations that were submitted with `token`. Each still has its completion, with `ECANCELED` if it was not too late.
+    /// Cancels the operations that were submitted with `token`: one at least, if there is no error. Each still has its completion, with
+    /// `ECANCELED` if it was not too late.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if there are none, or they have completed or were not submitted yet; `EALREADY` if they were canceled before or are
-    /// completing.
+    /// `ENOENT` if there are none, or they have completed, or were not submitted yet, or the ring has not taken them from its queue yet,
+    /// where a worker or a polling thread does that: then they will run, and it may be tried again. `EALREADY` if one was canceled before
+    /// or is completing.
     pub fn cancel(&self, token: u64) -> Result<(), Error> {
         let found = lock(&self.pending).with_token(token);
         let mut result = Err(Error::Call { what: "cancel", errno: Errno::ENOENT });
         // With the lock free: a driver that is told to cancel may come back with more.
         for user_data in found {
-            let canceled = self.submitter.cancel(CancelFlags::USERDATA, user_data, 0);
-            if result.is_err() {
-                result = canceled.map(|_| ());
+            match self.submitter.cancel(CancelFlags::USERDATA, user_data, 0) {
+                Ok(_) => result = Ok(()),
+                Err(error) if result.is_err() && error.errno() != Some(Errno::ENOENT) => result = Err(error),
+                Err(_) => {}
             }
         }
         result
     }
 
-    /// What is not about queues: files, quiesce, counters. A `user_data` there is the safe layer's own and no token:
-    /// [`Submit::cancel`] is for these.
+    /// What is not about queues: files, quiesce, counters. A `user_data` there is the safe layer's own; for a token there is
+    /// [`Submit::cancel`].
     #[must_use]
     pub fn submitter(&self) -> &Submitter {
         &self.submitter

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 
 use sq_uapi::consts::{features, sq_state};
-use sq_uapi::{SqRegion, ioctl};
+use sq_uapi::{SqQuery, SqRegion, ioctl};
 
 use crate::group::Group;
 use crate::proc::{Child, code, until};
@@ -27,9 +27,9 @@ pub(crate) const CHECKS: &[Check] = &[
 fn opened_for_reading() -> Outcome {
     let node = File::open(NULL).map_err(|error| error.to_string())?;
     want!(call(node.as_raw_fd(), ioctl::ISSUE, &mut nop(1)), Err(libc::EBADF));
-    let mut setup = shape(8, 0);
-    call(node.as_raw_fd(), ioctl::SETUP, &mut setup)?;
-    want!(Map::new(node.as_raw_fd(), setup.user, libc::PROT_READ).err(), Some(libc::EINVAL));
+    want!(call(node.as_raw_fd(), ioctl::SETUP, &mut shape(8, 0)), Err(libc::EBADF));
+    let query = SqQuery { size: size_of::<SqQuery>() as u32, ..SqQuery::default() };
+    want!(call(node.as_raw_fd(), ioctl::QUERY, &mut { query }), Ok(0));
     Ok(())
 }
 
@@ -82,11 +82,7 @@ fn full() -> Outcome {
 
 fn read_only() -> Outcome {
     for mode in MODES {
-        let mut ring = match Raw::new(NULL, shape(8, mode)) {
-            Ok(ring) => ring,
-            Err(libc::EOPNOTSUPP) => continue,
-            Err(errno) => return Err(errno.into()),
-        };
+        let mut ring = Raw::new(NULL, shape(8, mode))?;
         want!(ring.setup.features & features::KERNEL_RDONLY != 0, true);
         let (at, len) = (ring.kernel.at, ring.kernel.len);
         let both = libc::PROT_READ | libc::PROT_WRITE;
@@ -108,11 +104,7 @@ fn read_only() -> Outcome {
     }
     // A ring's own operations, in the ring's own process.
     for mode in MODES {
-        let mut ring = match Raw::new("/dev/sqram", shape(8, mode)) {
-            Ok(ring) => ring,
-            Err(libc::EOPNOTSUPP) => continue,
-            Err(errno) => return Err(errno.into()),
-        };
+        let mut ring = Raw::new("/dev/sqram", shape(8, mode))?;
         ring.push(transfer(22, 1, ring.kernel.at as u64, 64));
         ring.bell()?;
         want!(ring.wait(1, 5000), Ok(0));

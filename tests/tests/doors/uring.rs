@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a command answers.
 
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::Flags;
@@ -8,7 +9,7 @@ use io_uring::{IoUring, cqueue, opcode, types};
 use sq_uapi::Sqe;
 use sq_uapi::consts::{limit, op};
 
-use super::common::{delay, device, echo, never, nothing_left, open, result};
+use super::common::{NODE, delay, device, echo, never, nothing_left, open, result};
 use super::uring_rig::{Inline, Kind, Pointer, Rig, has_cancel, has_commands};
 
 /// Requests of a file, and how many of them may wait without bound.
@@ -49,6 +50,14 @@ fn inline_entries() {
     // By a thread of io_uring's own, from its copy of the SQE.
     answers::<Inline>(Flags::ASYNC);
     nothing_left();
+}
+
+/// An operation may be a write.
+#[test]
+fn a_file_that_is_open_for_reading() {
+    let Some(_one) = device().filter(|_| has_commands()) else { return };
+    let file = File::open(NODE).unwrap();
+    assert_eq!(Rig::<Inline>::new(&file).all(&[Sqe::NOP], Flags::empty()), [-9]);
 }
 
 #[test]

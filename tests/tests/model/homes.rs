@@ -57,7 +57,7 @@ pub(crate) struct Library {
     submitter: Submitter,
     sq: Mutex<SubmissionQueue>,
     cq: CompletionQueue,
-    /// Last, so that the ring goes before it.
+    /// Last, so that the ring goes before its bytes: with the pool.
     hands: Option<Hands>,
 }
 

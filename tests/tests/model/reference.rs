@@ -41,6 +41,13 @@ struct Entry {
     leaves: Option<(i32, Place)>,
 }
 
+impl Entry {
+    /// Its result, if that is determined.
+    fn certain(&self) -> Option<i32> {
+        self.op.certain().or(self.leaves.map(|(res, _)| res))
+    }
+}
+
 /// What a cancel may say.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outcome {
@@ -255,7 +262,7 @@ impl Reference {
     /// Completions that must come, whoever does or does not do anything but reap.
     pub(crate) fn due(&self) -> u32 {
         let due = self.out().filter(|one| {
-            let fails = one.op.certain().map(|res| res < 0);
+            let fails = one.certain().map(|res| res < 0);
             match one.op.kind {
                 Kind::Never => one.must_cancel,
                 Kind::Delay { .. } => !one.op.skip_success,
@@ -290,7 +297,7 @@ impl Reference {
             return Err(format!("CQ-1: {} posted, {} reaped", stats.completions, self.reaped));
         }
         for one in self.out() {
-            let silent = one.op.skip_success && one.op.certain().is_none_or(|res| res >= 0);
+            let silent = one.op.skip_success && one.certain().is_none_or(|res| res >= 0);
             // Of two threads' entries nobody knows which were accepted.
             let accepted = *one.before.end() < stats.entries;
             if accepted && !silent {

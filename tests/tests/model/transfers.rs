@@ -93,9 +93,10 @@ impl Store {
 
 /// A program's memory. It stays until its ring is gone.
 pub(crate) struct Hands {
+    /// First: with it goes the ring, if that was not its last reference before.
+    pool: Pool,
     bytes: Box<[AtomicU8]>,
     vectors: Box<[[SqIovec; 2]]>,
-    pool: Pool,
 }
 
 impl Hands {

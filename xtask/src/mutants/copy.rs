@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::ctx::{Ctx, lock};
 use crate::process::stdout;
+use crate::test::host::OURS;
 use crate::vm::Alone;
 
 /// Sources as they are in the checkout, and where they are built.
@@ -57,6 +58,7 @@ impl Copy {
     pub(super) fn cargo(&self, mut cargo: Command) -> Command {
         cargo.current_dir(self.sources()).env("CARGO_TERM_COLOR", "never");
         cargo.env("CARGO_TARGET_DIR", self.target()).env_remove("CARGO_MANIFEST_DIR");
+        OURS.iter().for_each(|name| _ = cargo.env_remove(name));
         cargo
     }
 

@@ -16,7 +16,7 @@ use crate::process::{capture, found, tail};
 const LOOM_LIMIT: Duration = Duration::from_secs(300);
 
 /// What the caller may have set for a run of one test's by hand. Here it would cut others short.
-const OURS: [&str; 6] =
+pub(crate) const OURS: [&str; 6] =
     ["LOOM_MAX_DURATION", "LOOM_MAX_PERMUTATIONS", "LOOM_CHECKPOINT_FILE", "SQ_SEED", "SQ_PROGRAMS", "SQ_SCHEDULE"];
 
 /// In the order of their cost: what fails often and fast comes first.

@@ -117,6 +117,10 @@ fn explore(model: &Path, scratch: &Path, wanted: Wanted, symbols: &[String]) -> 
     if errors == 0 && truncated.iter().any(|sign| text.contains(sign)) {
         bail!("the search was cut short: {text}");
     }
+    // Where a cycle is looked for, another error is none of the answer.
+    if errors > 0 && wanted.cycles() && !text.contains("non-progress cycle") {
+        bail!("no cycle, but: {text}");
+    }
     Ok((errors > 0, number("", "states, stored").unwrap_or(0)))
 }
 

@@ -17,7 +17,6 @@ ifconfig lo up 2>/dev/null
 chmod 1777 /tmp /dev/shm
 chmod 0777 /w /w/out
 ln -s /proc/self/fd /dev/fd
-for std in 0/stdin 1/stdout 2/stderr; do ln -s "/proc/self/fd/${std%/*}" "/dev/${std#*/}"; done
 dmesg -c >/out/boot.dmesg
 cd /w
 

@@ -232,8 +232,9 @@ pub(crate) fn summarise(kernel: Kernel, results: &Results) -> Summary {
 /// What a job skipped: parts of itself, or all.
 fn skips_of(job: &JobResult) -> Vec<String> {
     let mut skips = skips(&job.stdout);
-    if job.code == SKIPPED && skips.is_empty() {
-        skips.push(job.stdout.lines().last().unwrap_or("no reason given").to_owned());
+    let last = job.stdout.lines().last().unwrap_or("no reason given");
+    if job.code == SKIPPED && skips.last().is_none_or(|skip| skip != last) {
+        skips.push(last.to_owned());
     }
     skips
 }

@@ -180,7 +180,8 @@ pub trait Files: Send + Sync + 'static {
 }
 
 /// File systems of files that are calls to the kernel: a read of one may wait for an event that never comes (`/proc/kmsg`,
-/// `trace_pipe`), and a write may mean something else in a worker's namespaces than in its caller's (`cgroup.procs`). `linux/magic.h` has the numbers, but functionfs's.
+/// `trace_pipe`), and a write may mean something else in a worker's namespaces than in its caller's (`cgroup.procs`). `linux/magic.h`
+/// has the numbers, but those of functionfs and gadgetfs.
 const CALLS: [u64; 19] = [
     0x9fa0,      // PROC_SUPER_MAGIC
     0x6265_6572, // SYSFS_MAGIC

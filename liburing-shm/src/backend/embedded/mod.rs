@@ -147,6 +147,7 @@ impl Drop for Inside {
             SqQuiesce { size: size_of::<SqQuiesce>() as u32, timeout_ns: PATIENCE_NS, ..SqQuiesce::default() };
         // What outlives it is an orphan: it keeps the ring's memory by its own reference, and its completion is dropped.
         let _ = self.ring.quiesce(&quiesce);
+        self.ring.forget_files();
         self.ring.host().background().stop();
         // SAFETY: dropped once, here, and not used after.
         unsafe { ManuallyDrop::drop(&mut self.ring) };

@@ -88,7 +88,7 @@ pub(super) const ROWS: &[Mutant] = &[
         "a closed ring's files kept open",
         "LIFE-2",
         CANCEL,
-        ["drop(self.files.with(core::mem::take));", ""],
+        ["self.forget_files();", ""],
         Check::Test("sq-conformance", "closed", "life2_a_closed_ring_keeps_no_registered_file"),
     ),
     row(
