@@ -192,7 +192,7 @@ pub(super) const ROWS: &[Mutant] = &[
         "who is woken takes the key for the answer",
         "BELL-4",
         HOME,
-        ["TASK_NORMAL, 0, NULL);", "TASK_NORMAL, 0, poll_to_key(EPOLLIN | EPOLLHUP));"],
+        ["TASK_NORMAL, 0, NULL);", "TASK_NORMAL, 0, (void *)0x11UL);"],
         life("poll", "io_uring: a poll says"),
     ),
     // Whom the file driver's work is charged to.
