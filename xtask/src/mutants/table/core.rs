@@ -409,7 +409,7 @@ pub(super) const ROWS: &[Mutant] = &[
             "// Whoever frees a slot or a request calls Host::work; until then there is nothing to poll for.",
             "owner.go_idle();",
         ],
-        suite("wait1_a_wait_for_what_only_reaping"),
+        suite("wait1_a_waiter_is_woken_when_only_reaping"),
     ),
     // Waiting and being told.
     row(
