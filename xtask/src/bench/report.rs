@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask bench-report`: docs/performance.md, README's headline and a table of docs/threat-model.md, from the raw figures. Prose stands in the documents themselves;
-//! what is between a pair of marks is written here, and a test stage compares.
+//! `cargo xtask bench-report`: docs/performance.md, README's headline and a table of docs/threat-model.md, from the raw figures. Prose stands
+//! in the documents themselves; what is between a pair of marks is written here, and a test stage compares.
 
 use std::collections::BTreeMap;
 use std::fs;
