@@ -81,7 +81,7 @@ struct sq_op_ops {
 	 * requests as it may: then return -EBUSY.
 	 */
 	struct sq_request *(*defer)(struct sq_op *op, u32 flags);
-	/* 0 or -EFAULT. May sleep. */
+	/* 0, -EFAULT, or -ECANCELED if the process is killed meanwhile. May sleep. */
 	s32 (*copy_from_user)(const void *framework, void *dst, u64 addr, size_t len);
 	s32 (*copy_to_user)(const void *framework, u64 addr, const void *src, size_t len);
 };
@@ -124,7 +124,7 @@ struct sq_request_ops {
 /* A request that a driver holds, and must complete exactly once. */
 struct sq_request {
 	const struct sq_request_ops	*ops;
-	u64				id;		/* unique in the ring's life */
+	u64				id;		/* unique among the requests of all rings, for good */
 	unsigned long			target;		/* as in sq_op */
 	struct sq_payload		payload;	/* the cursor is where issue() left it */
 };

@@ -6,7 +6,7 @@
 # Reads: RUSTC (use this one only), SQ_RUSTFLAGS.
 set -u
 min=88 # 1.88: edition 2024 and the -Z flags that the kernel's mitigations need
-hint="Debian, Ubuntu: apt install rustc-web rust-web-src. rustup: rustup component add rust-src"
+hint="Debian 12: apt install rustc-web rust-web-src. Newer ones, if their rustc is: apt install rustc rust-src. rustup: rustup component add rust-src"
 why=""
 export RUSTC_BOOTSTRAP=1
 unset MAKEFLAGS MFLAGS CARGO_MAKEFLAGS # rustc would warn about the jobserver of make -j

@@ -119,7 +119,7 @@ pub trait Host: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// `EFAULT`.
+    /// `EFAULT`, or `ECANCELED` if the process is killed meanwhile.
     unsafe fn copy_from_user(&self, dst: *mut u8, addr: u64, len: usize) -> Result<(), Errno>;
 
     /// Copies to a user address.
@@ -130,7 +130,7 @@ pub trait Host: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// `EFAULT`.
+    /// `EFAULT`, or `ECANCELED` if the process is killed meanwhile.
     unsafe fn copy_to_user(&self, addr: u64, src: *const u8, len: usize) -> Result<(), Errno>;
 
     /// Makes user addresses the calling thread's own, until [`Host::leave_user`]. Not for a thread that has them already. A home

@@ -21,7 +21,7 @@
 //! User space may write any user-written word at any time, ring or not ring the doorbell as it likes, from any number
 //! of threads. It can break its own ring ([`Ring::is_broken`]); it cannot make this side read outside its arrays, act on
 //! an entry that it changed after the snapshot, lose a completion or use memory without bound. Each rule cited here as
-//! `IDX-3`, `BELL-1` and so on is in docs/protocol.md, with the test that holds it.
+//! `IDX-3`, `BELL-1` and so on is in docs/protocol.md; the tests that hold it have its id in their names or in what they say.
 //!
 //! # What it does not do (yet)
 //!

@@ -193,7 +193,7 @@ impl Submitter {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if it is enabled.
+    /// `EINVAL` if it is enabled; `EXDEV` from another process than the one that built it, if it was ever mapped there.
     pub fn enable(&self) -> Result<(), Error> {
         self.register("enable", register_op::ENABLE_RINGS)
     }
@@ -240,7 +240,7 @@ impl Submitter {
     ///
     /// # Errors
     ///
-    /// `ETIME` if requests are still in flight after `timeout`; it may be called again.
+    /// `ETIME` if requests are still in flight after `timeout`, `EINTR` on a signal (a module's ring); it may be called again.
     pub fn quiesce(&self, timeout: Duration) -> Result<(), Error> {
         let quiesce =
             SqQuiesce { size: size_of::<SqQuiesce>() as u32, timeout_ns: nanos(timeout), ..SqQuiesce::default() };

@@ -251,7 +251,7 @@ struct sq_enter {
 	__aligned_u64	min_wait_ns;	/* in: MIN_WAIT: then one is enough, nanoseconds */
 	__aligned_u64	sigmask;	/* in: SIGMASK: signals blocked while waiting */
 	__u32	consumed;	/* out: entries consumed by this call */
-	__s32	wait_result;	/* out: 0, -ETIME, -EINTR, -EBUSY (reap first) or -EBADFD */
+	__s32	wait_result;	/* out: 0, -ETIME, -EINTR, -EBUSY (reap first), -EBADFD or -ESHUTDOWN */
 	__aligned_u64	resv2[2];	/* 0 */
 };
 

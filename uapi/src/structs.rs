@@ -99,7 +99,8 @@ pub struct SqEnter {
     pub sigmask: u64,
     /// Out: entries consumed by this call.
     pub consumed: u32,
-    /// Out: 0, or how the wait ended early: -ETIME, -EINTR, -EBUSY (blocked: reap first), -EBADFD (broken).
+    /// Out: 0, or how the wait ended early: -ETIME, -EINTR, -EBUSY (blocked: reap first), -EBADFD (broken), -ESHUTDOWN
+    /// (quiesced).
     pub wait_result: i32,
     /// 0.
     pub resv2: [u64; 2],

@@ -70,7 +70,7 @@ pub(crate) fn new(ctx: &Ctx, args: &Args) -> Result<ExitCode> {
     for (path, text) in COMMON.iter().chain(own) {
         write(&dir.join(fill(path, &args.name, root)), &fill(text, &args.name, root))?;
     }
-    println!("{} is there; in it: make, make test, sudo make load", dir.display());
+    println!("{} is there; make -C {root}/kmod-sq, then in it: make, make test, make load", dir.display());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -114,7 +114,8 @@ impl<'a> Payload<'a> {
     ///
     /// # Errors
     ///
-    /// `EFAULT` if an address cannot be read; how far the copy came is then unknown, and the cursor stays.
+    /// `EFAULT` if an address cannot be read, `ECANCELED` if the process is killed meanwhile. How far the copy came is then unknown, and the
+    /// cursor stays.
     pub fn read(&mut self, dst: &mut [u8]) -> Result<usize, Errno> {
         let len = dst.len();
         let dst = dst.as_mut_ptr();
@@ -126,7 +127,7 @@ impl<'a> Payload<'a> {
     ///
     /// # Errors
     ///
-    /// `EFAULT` if an address cannot be written.
+    /// `EFAULT` if an address cannot be written, `ECANCELED` if the process is killed meanwhile.
     pub fn write(&mut self, src: &[u8]) -> Result<usize, Errno> {
         let ptr = src.as_ptr();
         // SAFETY: `src` is a slice of `src.len()` bytes, and `walk` passes pieces inside that.
@@ -137,7 +138,7 @@ impl<'a> Payload<'a> {
     ///
     /// # Errors
     ///
-    /// `EFAULT` if an address cannot be read. What they were to fill is then undefined; in the kernel it is zeroed.
+    /// `EFAULT` if an address cannot be read, `ECANCELED` if the process is killed meanwhile. What they were to fill is then undefined; in the kernel it is zeroed.
     pub fn read_to(&mut self, dst: Shared<'_>) -> Result<usize, Errno> {
         // SAFETY: a Shared is writable for its length, and `walk` passes pieces inside that.
         self.walk(dst.len, |done, chunk, this| unsafe { this.copy_in(dst.ptr.as_ptr().wrapping_add(done), chunk) })
@@ -147,7 +148,7 @@ impl<'a> Payload<'a> {
     ///
     /// # Errors
     ///
-    /// `EFAULT` if an address cannot be written.
+    /// `EFAULT` if an address cannot be written, `ECANCELED` if the process is killed meanwhile.
     pub fn write_from(&mut self, src: Shared<'_>) -> Result<usize, Errno> {
         // SAFETY: a Shared is readable for its length, and `walk` passes pieces inside that.
         self.walk(src.len, |done, chunk, this| unsafe { this.copy_out(src.ptr.as_ptr().wrapping_add(done), chunk) })

@@ -109,6 +109,10 @@ impl Data {
         rows
     }
 
+    pub(crate) fn is_repeated(&self) -> bool {
+        self.0.iter().any(|figure| figure.pass != self.0[0].pass)
+    }
+
     /// How far the passes of each row are apart, the least first.
     pub(crate) fn spreads(&self) -> Vec<f64> {
         let mut spreads: Vec<f64> = Vec::new();

@@ -390,6 +390,9 @@ pub(crate) fn facts(from: &Sources) -> String {
 
 fn spreads(data: &Data, where_: &str) -> String {
     let spreads = data.spreads();
+    if !spreads.is_empty() && !data.is_repeated() {
+        return format!("The {where_} has one pass: how far a row's figures lie apart is not known.\n");
+    }
     let (Some(middle), Some(tenth)) = (spreads.get(spreads.len() / 2), spreads.get(spreads.len() * 9 / 10)) else {
         return String::new();
     };

@@ -62,7 +62,7 @@ pub(crate) enum Chore {
     ///
     /// Examples:
     ///   cargo xtask vm run -- uname -a
-    ///   cargo xtask vm run --kernel 6.1 --user -- target/debug/examples/hello --device /dev/sqnull
+    ///   cargo xtask vm run --kernel 6.1 -- target/debug/sq-storage info     (after `cargo build`)
     #[command(verbatim_doc_comment)]
     Run(RunArgs),
     /// Count the guest instructions of an operation: by each door, beside a plain C module
