@@ -43,6 +43,8 @@ pub enum Error {
     Push(PushError),
 }
 
+const TOO_LARGE: &str = " (fewer entries, or fewer and smaller buffers, take less)";
+
 /// Why an entry was not pushed. Nothing was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -68,13 +70,28 @@ impl fmt::Display for Error {
                     _ => Ok(()),
                 }
             }
-            Self::Map { source } => write!(f, "cannot get the ring's memory: {source}"),
+            Self::Map { source } => {
+                write!(f, "cannot get the ring's memory: {source}")?;
+                match source.kind() {
+                    // An embedded ring's is a file.
+                    io::ErrorKind::FileTooLarge => f.write_str(" (over the process's limit, see ulimit -f)"),
+                    io::ErrorKind::OutOfMemory => f.write_str(TOO_LARGE),
+                    _ => Ok(()),
+                }
+            }
             Self::Thread { source } => write!(f, "cannot start the ring's thread: {source}"),
             Self::Call { what, errno } => {
                 write!(f, "{what}: {errno}")?;
                 match (*what, *errno) {
-                    (_, Errno::ENOTTY) => f.write_str(": this is no sq device"),
+                    (_, Errno::ENOTTY) => {
+                        f.write_str(": this is no sq device, or of a module that is older than this program")
+                    }
+                    (_, Errno::E2BIG) => f.write_str(": the module is older than this program"),
                     ("setup", Errno::EINVAL) => f.write_str(": a size is out of range or a flag is unknown here"),
+                    ("setup", Errno::ENOMEM) => f.write_str(TOO_LARGE),
+                    ("setup", Errno::EAGAIN) => {
+                        f.write_str(": there are as many polling threads as sq.ko's parameter poll_threads allows")
+                    }
                     _ => Ok(()),
                 }
             }

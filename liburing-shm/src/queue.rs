@@ -260,7 +260,8 @@ impl SubmissionQueue {
     ///
     /// # Errors
     ///
-    /// As [`SubmissionQueue::submit`]; `EINTR` if a signal ended the wait, `EBUSY` if completions have to be reaped before more can come.
+    /// As [`SubmissionQueue::submit`]; `EINTR` if a signal ended the wait, `EBUSY` if completions have to be reaped before more can come,
+    /// `ESHUTDOWN` if the ring was quiesced.
     pub fn submit_and_wait(&mut self, completions: u32) -> Result<u32, Error> {
         let (fresh, _) = self.publish();
         // In one call with the doorbell, whether that is needed or not.
@@ -318,7 +319,7 @@ impl SharedSubmissionQueue {
     ///
     /// # Errors
     ///
-    /// [`PushError::Full`] if there is no room for the whole batch; else as [`SubmissionQueue::submit`].
+    /// [`PushError::Full`] if there is no room for the whole batch, which is always if it is longer than the queue; else as [`SubmissionQueue::submit`].
     pub fn submit(&self, batch: &[Entry]) -> Result<(), Error> {
         let shared = {
             // The queue is whole whatever its last holder did: a push is one store of an index.

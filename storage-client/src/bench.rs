@@ -48,6 +48,7 @@ pub struct Report {
     /// The ring.
     pub ring: Shape,
     /// On what.
+    #[serde(serialize_with = "crate::report::lossy")]
     pub path: PathBuf,
     /// Its bytes.
     pub size_bytes: u64,

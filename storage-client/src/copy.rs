@@ -3,13 +3,14 @@
 //!
 //! A regular destination is written as `DST.part-XXXXXXXX` beside it and gets its name when it is complete (and, by default, flushed
 //! and verified). Whatever ends the copy before that, `DST` is as it was; the partial file is removed, and should the process
-//! be killed outright, it has a name that says what it is. A block device has one name only: it is written in place, and an
+//! be killed outright, it has a name that says what it is. A complete copy that cannot have its name stays under the other one. A block device has one name only: it is written in place, and an
 //! ended copy is an error that says so.
 
 mod target;
 
 use std::cell::Cell;
 use std::fmt;
+use std::fs::Metadata;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -54,8 +55,10 @@ pub struct Report {
     /// The ring.
     pub ring: Shape,
     /// What was copied.
+    #[serde(serialize_with = "crate::report::lossy")]
     pub src: PathBuf,
     /// Where it is now.
+    #[serde(serialize_with = "crate::report::lossy")]
     pub dst: PathBuf,
     /// Bytes copied.
     pub bytes: u64,
@@ -104,8 +107,10 @@ fn write(
     written: &Cell<u64>,
 ) -> Result<Report, Error> {
     let (bytes, mode) = (source.bytes, source.meta.mode());
+    let written_at = |meta: &Metadata| (meta.mtime(), meta.mtime_nsec());
+    let before = written_at(&source.meta);
     let file = |what| move |error| Error::io(what, &options.dst, error);
-    target.reserve(bytes)?;
+    target.reserve(bytes, stop)?;
     let to = target.file().try_clone().map_err(file("open"))?;
     let item = Item { from: source.file, from_path: source.path, to: Some((to, options.dst.clone())), bytes };
     let check = if options.verify { Check::Record } else { Check::Skip };
@@ -117,12 +122,16 @@ fn write(
     written.set(transfer.bytes());
     let counts = counts.map_err(|error| target.explain(error, bytes))?;
     let (single, sums) = transfer.into_parts();
-    let from = single.into_inner().map(|item| item.from);
-    // Growth, or a file of /proc that says it has 0 bytes.
-    if let Some(from) = from
-        && from.read_at(&mut [0], bytes).is_ok_and(|more| more > 0)
-    {
-        return Err(Error::Resized { path: options.src.clone(), expected: bytes, ended: None });
+    if let Some(from) = single.into_inner().map(|item| item.from) {
+        // Growth, or a file of /proc that says it has 0 bytes.
+        if from.read_at(&mut [0], bytes).is_ok_and(|more| more > 0) {
+            return Err(Error::Resized { path: options.src.clone(), expected: bytes, ended: None });
+        }
+        // A block device does not say.
+        let now = from.metadata().map_err(|error| Error::io("look at", &options.src, error))?;
+        if written_at(&now) != before {
+            return Err(Error::Changed { path: options.src.clone() });
+        }
     }
     target.finish(bytes, mode)?;
 
@@ -142,7 +151,9 @@ fn write(
         // Best effort: what is clean leaves the page cache, so that the device is read and not the memory that was written.
         let _ = fadvise(target.file(), 0, None, Advice::DontNeed);
         progress.begin("verify", bytes);
-        verify::compare(engine, Source::open(target.path())?, bytes, sums, &options.src, stop, progress)?;
+        // Not by its name: its mode, the source's, may keep even its owner from reading it.
+        let back = target.file().try_clone().map_err(file("open"))?;
+        verify::compare(engine, Source::of(back, target.path())?, bytes, sums, &options.src, stop, progress)?;
     }
     stop.check()?;
     Ok(Report {

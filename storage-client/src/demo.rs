@@ -58,6 +58,7 @@ pub struct Report {
     /// All checksums were right.
     pub verified: bool,
     /// Where the store is, if it was kept.
+    #[serde(serialize_with = "crate::report::lossy_if_any")]
     pub store: Option<PathBuf>,
 }
 

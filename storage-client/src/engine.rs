@@ -210,6 +210,10 @@ impl Engine {
             }
             let inflight = self.flights.len() - self.idle.len();
             if inflight == 0 {
+                if failure.is_none() && !ended {
+                    let why = "the ring has neither a buffer nor a place for a file left, and nothing is under way";
+                    failure = Some(Error::Refused(why.into()));
+                }
                 break;
             }
             let mut next = self.exchange(inflight)?;

@@ -53,6 +53,20 @@ pub enum Error {
         /// Where it ended, or `None` if it went on.
         ended: Option<u64>,
     },
+    /// A file was written to while it was copied.
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A copy is complete, and cannot have its name.
+    Unnamed {
+        /// What it was to be called.
+        path: PathBuf,
+        /// What it is called.
+        left: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Two things that were to be the same are not.
     Differ {
         /// One.
@@ -128,6 +142,8 @@ impl Error {
             Self::NoSpace { .. } => "no_space",
             Self::ShortDevice { .. } => "short_device",
             Self::Resized { .. } => "resized",
+            Self::Changed { .. } => "changed",
+            Self::Unnamed { .. } => "unnamed",
             Self::Differ { .. } => "differ",
             Self::Incomplete { cause, .. } => cause.kind(),
             Self::Interrupted { .. } => "interrupted",
@@ -171,6 +187,19 @@ impl fmt::Display for Error {
                 f,
                 "{} goes on after its {expected} bytes: it was changed meanwhile, or has no fixed size (as files in /proc)",
                 path.display()
+            ),
+            Self::Changed { path } => write!(
+                f,
+                "{} was written to while it was copied, so the copy would be what it never was: stop its writer, or copy a snapshot",
+                path.display()
+            ),
+            Self::Unnamed { path, left, source } => write!(
+                f,
+                "cannot replace {}: {}{}; it is as it was, and the complete copy is {}",
+                path.display(),
+                lower(source),
+                hint(source),
+                left.display()
             ),
             Self::Differ { a, b, how } => {
                 write!(f, "{} and {} differ: ", a.display(), b.display())?;
@@ -219,7 +248,7 @@ fn hint(source: &io::Error) -> &'static str {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Io { source, .. } => Some(source),
+            Self::Io { source, .. } | Self::Unnamed { source, .. } => Some(source),
             Self::Ring(error) => Some(error),
             Self::Incomplete { cause, .. } => Some(&**cause),
             _ => None,

@@ -55,7 +55,10 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
             let report = bench::run(&args.options(), &ring, &stop, &progress)?;
             show(json, &report);
             if let Some(signal) = stop.signal() {
-                return Err(Error::Interrupted { signal, left: "the figures are of the time until then".into() });
+                // What is printed is a report, and one document.
+                let error = Error::Interrupted { signal, left: "the figures are of the time until then".into() };
+                eprintln!("sq-storage: error: {error}");
+                return Ok(ExitCode::from(error.exit_code()));
             }
         }
     }
@@ -63,10 +66,7 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
 }
 
 fn show<R: Display + Serialize>(json: bool, report: &R) {
-    match serde_json::to_string_pretty(report) {
-        Ok(text) if json => print(&text),
-        _ => print(&report.to_string()),
-    }
+    print(&if json { format!("{:#}", serde_json::json!(report)) } else { report.to_string() });
 }
 
 /// Whoever reads standard output may have gone: that is not this program's failure.

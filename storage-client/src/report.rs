@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Tables, for people.
+//! Tables, for people, and paths, for machines.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Serialize, Serializer};
 
 /// Rows under a head; the first column is flush left, the others right.
 #[derive(Clone, Debug)]
@@ -42,6 +45,16 @@ impl fmt::Display for Table {
         }
         Ok(())
     }
+}
+
+/// JSON is Unicode, and a name need not be: what is none is replaced, as where names are shown.
+pub(crate) fn lossy<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+    path.to_string_lossy().serialize(to)
+}
+
+/// As [`lossy`].
+pub(crate) fn lossy_if_any<S: Serializer>(path: &Option<PathBuf>, to: S) -> Result<S::Ok, S::Error> {
+    path.as_deref().map(Path::to_string_lossy).serialize(to)
 }
 
 /// A ratio with three digits, or a dash if there is nothing to divide by.

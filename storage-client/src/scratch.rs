@@ -72,7 +72,7 @@ impl Drop for Dir {
     }
 }
 
-/// A file that is removed, unless it is given its real name.
+/// A file that is removed, unless it is complete.
 #[derive(Debug)]
 pub(crate) struct Partial {
     path: PathBuf,
@@ -97,11 +97,14 @@ impl Partial {
         &self.path
     }
 
-    /// Gives it its real name, in place of whatever has that name.
+    /// Gives it its real name, in place of whatever has that name. It is complete: if that fails it stays, with the name that it has.
     pub(crate) fn publish(mut self, dst: &Path) -> Result<(), Error> {
-        fs::rename(&self.path, dst).map_err(|error| Error::io("rename the finished copy to", dst, error))?;
         self.done = true;
-        Ok(())
+        fs::rename(&self.path, dst).map_err(|source| Error::Unnamed {
+            path: dst.to_owned(),
+            left: std::mem::take(&mut self.path),
+            source,
+        })
     }
 }
 

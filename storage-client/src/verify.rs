@@ -35,8 +35,10 @@ pub struct Report {
     /// The ring.
     pub ring: Shape,
     /// One.
+    #[serde(serialize_with = "crate::report::lossy")]
     pub a: PathBuf,
     /// The other.
+    #[serde(serialize_with = "crate::report::lossy")]
     pub b: PathBuf,
     /// Bytes compared.
     pub bytes: u64,
@@ -100,7 +102,11 @@ impl Source {
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         // Before it is opened: opening a FIFO would wait for its writer.
         kind(path, &fs::metadata(path).map_err(|error| Error::io("find", path, error))?)?;
-        let mut file = File::open(path).map_err(|error| Error::io("open", path, error))?;
+        Self::of(File::open(path).map_err(|error| Error::io("open", path, error))?, path)
+    }
+
+    /// An open file, which `path` is the name of.
+    pub(crate) fn of(mut file: File, path: &Path) -> Result<Self, Error> {
         let meta = file.metadata().map_err(|error| Error::io("look at", path, error))?;
         let device = kind(path, &meta)?;
         let bytes = if device { device_bytes(path, &mut file)? } else { meta.len() };

@@ -9,6 +9,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Dir, Loop, bytes, check_failure, fails, in_mounts, json, names, ok, run, skipped};
 
@@ -100,6 +101,8 @@ fn what_cannot_be_copied_is_refused_before_anything_is_written() {
     fails(["copy", &path("missing"), &path("dst")], 1, &["cannot find", "missing", "no such file"]);
     fails(["copy", src_path, &path("nodir/dst")], 1, &["directory", "nodir"]);
     fails(["copy", src_path, &path("src/dst")], 1, &["not a directory"]);
+    fails(["copy", src_path, &path("nodir/")], 2, &["no directory", "nodir/"]);
+    fails(["copy", src_path, &path("nodir/.")], 2, &["no directory"]);
     fails(["copy", src_path, &path("sub")], 2, &["is a directory", "sub/src"]);
     fails(["copy", &path("sub"), &path("dst")], 2, &["is a directory"]);
     fails(["copy", src_path, src_path], 2, &["same file"]);
@@ -178,6 +181,64 @@ fn a_full_disk_leaves_nothing() {
     };
     check_failure(&output, 1, &["no room for 3 MiB", "left"]);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "dst\nold\n", "only what was there, as it was");
+}
+
+#[test]
+fn a_copy_that_cannot_have_its_name_is_kept() {
+    let dir = Dir::new();
+    let src = dir.file("src", b"new");
+    let (tool, src, at) = (env!("CARGO_BIN_EXE_sq-storage"), src.display(), dir.path().display());
+    let line = format!(
+        "cd {at} && echo old > dst && mount --bind dst dst && {tool} --backend embedded copy {src} dst; \
+         code=$?; cat dst; cat dst.part-*; exit $code"
+    );
+    let Some(output) = in_mounts(&line) else {
+        return skipped("copy to a mounted file", "no mount namespace can be had here");
+    };
+    check_failure(&output, 1, &["cannot replace", "it is as it was", "the complete copy is", "dst.part-"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "old\nnew");
+}
+
+#[test]
+fn a_source_that_is_written_to_meanwhile_is_an_error() {
+    let dir = Dir::new();
+    let src = dir.file("src", &bytes(64 << 20));
+    let before = fs::metadata(&src).unwrap().modified().unwrap();
+    let writing = AtomicBool::new(true);
+    let output = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let file = fs::OpenOptions::new().write(true).open(&src).expect("the source");
+            while writing.load(Ordering::Relaxed) {
+                std::os::unix::fs::FileExt::write_all_at(&file, b"x", 0).expect("a byte");
+            }
+        });
+        // From then on it is written to, before, while and after it is copied.
+        while fs::metadata(&src).unwrap().modified().unwrap() == before {}
+        let output = run(["copy".as_ref(), src.as_os_str(), dir.join("dst").as_ref()]);
+        writing.store(false, Ordering::Relaxed);
+        output
+    });
+    check_failure(&output, 1, &["src was written to while it was copied"]);
+    assert_eq!(dir.names(), ["src"]);
+}
+
+#[test]
+fn a_mode_that_keeps_its_owner_out_is_copied() {
+    let dir = Dir::new();
+    let src = dir.file("src", b"x");
+    fs::set_permissions(&src, fs::Permissions::from_mode(0o044)).unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    // Another user reads it as such, and owns the copy.
+    let mut setpriv = Command::new("setpriv");
+    setpriv.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(env!("CARGO_BIN_EXE_sq-storage"));
+    let output = setpriv.arg("--backend=embedded").arg("copy").args([&src, &dir.join("dst")]).output();
+    match output {
+        Ok(output) if !common::stderr(&output).contains("setpriv") => {
+            assert!(output.status.success(), "{}", common::stderr(&output));
+            assert_eq!(fs::metadata(dir.join("dst")).unwrap().permissions().mode() & 0o7777, 0o044);
+        }
+        _ => skipped("copy of a mode without its owner", "not run by root, or setpriv is missing"),
+    }
 }
 
 #[test]

@@ -5,19 +5,22 @@
 mod common;
 
 use std::fs::{self, File};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use common::{Dir, bytes};
 use liburing_shm::Backend;
+use liburing_shm::opcode::Target;
 use sq_driver::Errno;
 use sq_driver::abi::Segment;
 use sq_file::What;
 use sq_file::process::{FileIo, Found, Limits, System, Threads};
 use sq_storage::Error;
 use sq_storage::checksum::Sums;
-use sq_storage::engine::{Counts, Engine};
+use sq_storage::engine::{Block, Counts, Engine, Next, Step, Work};
+use sq_storage::files::Files;
 use sq_storage::progress::Progress;
 use sq_storage::ring::{Mode, RingOptions};
 use sq_storage::stop::Stop;
@@ -188,6 +191,38 @@ fn the_first_difference_is_reported_though_another_is_found_before() {
         let text = error.to_string();
         assert!(text.contains("the block at byte 0,"), "{mode:?}: {text}");
     }
+}
+
+/// Never has a block, and never ends.
+struct Stuck;
+
+impl Work for Stuck {
+    fn next(&mut self, _: &mut Files) -> Result<Next, Error> {
+        Ok(Next::Wait)
+    }
+
+    fn read(&mut self, _: &Block, _: &[u8]) -> Result<Option<Target>, Error> {
+        Ok(None)
+    }
+
+    fn finished(&mut self, _: &Block, _: &mut Files) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn path(&self, _: &Block, _: Step) -> &Path {
+        Path::new("")
+    }
+}
+
+#[test]
+fn work_that_does_not_end_is_not_done() {
+    let mut engine = Faulty::default().engine(Mode::Caller);
+    let error = engine.run(&mut Stuck, &Stop::never()).expect_err("nothing was done");
+    assert!(error.to_string().contains("nothing is under way"), "{error}");
 }
 
 /// As a sparse file may be. The file itself is small here: it is refused before it is read.

@@ -138,4 +138,10 @@ fn an_interrupted_bench_reports_and_says_so() {
     let output = interrupt(&["bench", &path, "--seconds", "600"], Signal::INT, begun);
     check_failure(&output, 130, &["interrupted"]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("IOPS"));
+    let start = Instant::now();
+    let begun = |_| start.elapsed() > Duration::from_millis(300);
+    let output = interrupt(&["bench", &path, "--seconds", "600", "--json"], Signal::INT, begun);
+    check_failure(&output, 130, &["interrupted"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one document");
+    assert!(report["operations"].is_u64(), "{report}");
 }

@@ -131,6 +131,16 @@ fn an_error_is_json_too() {
 }
 
 #[test]
+fn a_name_that_is_no_unicode_is_reported() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = Dir::new();
+    let odd = dir.join(std::ffi::OsStr::from_bytes(b"n\xff"));
+    fs::write(&odd, "x").expect("the file");
+    let report = json(["verify".as_ref(), odd.as_os_str(), odd.as_os_str()]);
+    assert!(report["a"].as_str().unwrap().ends_with("n\u{fffd}"), "{report}");
+}
+
+#[test]
 fn bench_measures_reads_and_writes() {
     let dir = Dir::new();
     let path = dir.file("file", &bytes(1 << 20));

@@ -2,6 +2,9 @@
 //! A driver's own commands, as types that both sides know.
 
 /// A driver's own command: its number and its bytes. Usually made by [`command!`](crate::command!).
+///
+/// Anybody may send one, with any bytes, from safe code. So no driver may take one of them for an address of its user's memory:
+/// addresses are what an entry's `addr` and `len` are for.
 pub trait Command: Sized {
     /// The driver's number for it: `cmd_op`.
     const CMD_OP: u32;

@@ -26,6 +26,9 @@
 //! At any time a buffer is in exactly one place: the free list, a [`Buf`] in the application's hands, or the table of operations
 //! in flight. Only in the last may the kernel side touch it, and from there it comes back only by its completion. So a [`Buf`] may
 //! lend slices, and there is nothing to cancel or free when an operation is forgotten.
+//!
+//! What a ring never consumes, since it was quiesced or broke before, has no completion, and its buffer does not come back: after
+//! `ESHUTDOWN` or `EBADFD`, with nothing in flight ([`Submitter::stats`]) and nothing to reap, the rest has not run and will not.
 
 mod buf;
 

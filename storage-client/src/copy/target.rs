@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use rustix::io::Errno;
 
 use crate::Error;
 use crate::scratch::{Partial, parent};
+use crate::stop::Stop;
 use crate::verify::{Source, device_bytes, kind};
 
 /// Permission bits that are copied: not set-user-id and its like.
@@ -42,6 +44,11 @@ impl Target {
                     "{} is a symbolic link to nothing: name its target",
                     path.display()
                 )));
+            }
+            // `Path` forgets what only a directory may end in, and the rename at the end does not.
+            if [&b"/"[..], b"/."].iter().any(|end| path.as_os_str().as_bytes().ends_with(end)) {
+                let why = format!("there is no directory {}: make it, or name the file", path.display());
+                return Err(Error::Refused(why));
             }
             return Self::regular(path.to_owned(), sync);
         };
@@ -101,16 +108,24 @@ impl Target {
         self.partial.as_ref().map_or(&self.path, Partial::path)
     }
 
-    /// Reserves room, so that a full disk is known before anything is written.
-    pub(super) fn reserve(&self, bytes: u64) -> Result<(), Error> {
+    /// Reserves room, so that a full disk is known before anything is written. The size stays: should the machine stop now, the file does
+    /// not look complete.
+    pub(super) fn reserve(&self, bytes: u64, stop: &Stop) -> Result<(), Error> {
         if self.partial.is_none() || bytes == 0 {
             return Ok(());
         }
-        match fallocate(&self.file, FallocateFlags::empty(), 0, bytes) {
-            // Not every filesystem can; then it is known when it happens.
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-            Err(Errno::NOSPC | Errno::DQUOT) => Err(self.no_space(bytes)),
-            Err(errno) => Err(Error::os("reserve room for", &self.path, errno)),
+        loop {
+            return match fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, bytes) {
+                // Not every filesystem can; then it is known when it happens.
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+                Err(Errno::NOSPC | Errno::DQUOT) => Err(self.no_space(bytes)),
+                // Memory filesystems give up at any signal.
+                Err(Errno::INTR) => {
+                    stop.check()?;
+                    continue;
+                }
+                Err(errno) => Err(Error::os("reserve room for", &self.path, errno)),
+            };
         }
     }
 
