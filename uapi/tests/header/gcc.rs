@@ -46,6 +46,19 @@ pub(crate) fn compile(name: &str, c: &str, bits: Bits) -> Result<(), String> {
     Err(said)
 }
 
+/// Compiles `cpp`, as C++ of this standard; not `-Wpedantic`, since ISO C++ has no anonymous structures. `Ok(false)`: without g++.
+pub(crate) fn compile_cpp(standard: &str, cpp: &str) -> Result<bool, String> {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{standard}.cc"));
+    std::fs::write(&file, cpp).unwrap_or_else(|error| panic!("cannot write {}: {error}", file.display()));
+    let mut gcc = Command::new("g++");
+    gcc.arg(format!("-std={standard}")).args(["-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I"]);
+    match gcc.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("include")).arg(&file).output() {
+        Ok(output) if output.status.success() => Ok(true),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        Err(_) => Ok(false),
+    }
+}
+
 fn multiarch() -> String {
     let output = run(Command::new("gcc").arg("-print-multiarch"));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()

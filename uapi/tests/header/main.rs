@@ -11,7 +11,7 @@ mod table;
 use std::io::Write;
 use std::path::Path;
 
-use gcc::{Bits, compile};
+use gcc::{Bits, compile, compile_cpp};
 use source::{HEADER, Names, identifiers, without_comments};
 use sq_uapi::Errno;
 use table::{Constant, Table};
@@ -31,6 +31,17 @@ fn the_header_stands_alone() {
     // Twice, as its guard allows, and with nothing before it.
     for bits in Bits::ALL {
         compile("alone", &format!("{INCLUDE}{INCLUDE}int sq_not_empty;\n"), *bits).unwrap();
+    }
+}
+
+#[test]
+fn the_header_is_cpp_too() {
+    for standard in ["c++11", "c++20"] {
+        match compile_cpp(standard, &format!("{INCLUDE}sq_sqe sqe = {{}};\n")) {
+            Ok(true) => {}
+            Ok(false) => return skip("C++: g++ is missing"),
+            Err(said) => panic!("{standard}:\n{said}"),
+        }
     }
 }
 
