@@ -131,7 +131,7 @@ fn place(ctx: &Ctx, name: &str, version: &str) -> PathBuf {
 fn build(name: &str, dir: &Path) -> Result<()> {
     apt::ensure(&NEEDED)?;
     let start = Instant::now();
-    eprintln!("note: building the {name} kernel, once: some 5 minutes on two idle cores; {}", dir.display());
+    eprintln!("note: building the {name} kernel, once: half an hour on two idle cores; {}", dir.display());
     let (source, build) = (dir.join("source"), dir.join("build"));
     if !dir.join(WHOLE).is_file() {
         unpack(dir)?;
