@@ -116,6 +116,8 @@ struct sq_request_ops {
 	 * addresses to the rest of the kernel: makes the ring's mm current, until
 	 * leave_user(), which comes before complete(). 0, or -ECANCELED if the ring
 	 * is closed or its process is gone. Whoever closes the ring may wait for it.
+	 * The protection keys are those of whoever set the ring up; of a request
+	 * that came by another door none is open. write_pkru() may give others.
 	 */
 	s32 (*enter_user)(struct sq_request *request);
 	void (*leave_user)(struct sq_request *request);

@@ -34,6 +34,12 @@ const ALLOWED_RELOCATIONS: &[&str] = &[
 /// Uses of `core::panicking` that may be there, as "section -> target", each with the reason why no input leads to it.
 const JUSTIFIED_PANICS: [(&str, &str); 0] = [];
 
+/// Bytes of stack that a function may take: the kernel's own limit for C. What is below may be the kernel's memory management.
+const FRAME: u64 = 2048;
+
+/// A ring on its way into its place, of which there is room for one: `edge::place`, below which nothing but its arrays is allocated.
+const PLACE: (&str, u64) = ("4edge5place", 5 * 1024);
+
 /// The object with the drain loop.
 const RINGS: &str = "sq_rust.o";
 
@@ -78,6 +84,7 @@ fn check_object(object: &Path) -> Result<String> {
             .map(|k| format!("relocation the loader refuses: {k}")),
     );
     faults.extend(unjustified(&relocations.panicking, &JUSTIFIED_PANICS));
+    faults.extend(large_frames(&code));
     let name = object.file_name().unwrap_or_default().to_string_lossy();
     let mut note = format!("{name}: {} panicking call sites", relocations.panicking.len());
     if name == RINGS {
@@ -100,6 +107,25 @@ fn check_object(object: &Path) -> Result<String> {
         bail!("object check of {name}:\n  {}", faults.join("\n  "));
     }
     Ok(note)
+}
+
+/// Functions that take more stack than they may.
+fn large_frames(disassembly: &str) -> Vec<String> {
+    let mut frames: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut function = "";
+    for line in disassembly.lines() {
+        if let Some((_, name)) = line.strip_suffix(">:").and_then(|line| line.split_once(" <")) {
+            function = name;
+        } else if let Some((_, bytes)) = line.split_once("$0x").filter(|_| line.contains("\tsub "))
+            && let Some(bytes) = bytes.strip_suffix(",%rsp")
+        {
+            // Of more than a page there is one for each.
+            *frames.entry(function).or_default() += u64::from_str_radix(bytes, 16).unwrap_or(u64::MAX);
+        }
+    }
+    let most = |name: &str| if name.contains(PLACE.0) { PLACE.1 } else { FRAME };
+    let large = frames.iter().filter(|(name, bytes)| **bytes > most(name));
+    large.map(|(name, bytes)| format!("{name} takes {bytes} bytes of stack, {} at most", most(name))).collect()
 }
 
 /// A function that must have a fence, and has none.

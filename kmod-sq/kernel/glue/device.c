@@ -90,6 +90,7 @@ static long sq_enable(struct sq_home *home, u8 *arg, size_t len)
 	mmgrab(current->mm);
 	home->mm = current->mm;
 	home->cred = get_current_cred();
+	home->pkru = read_pkru();
 	home->user = new_user;
 	/* Pairs with the acquires: whoever finds the ring enabled finds its owner. */
 	smp_store_release(&home->disabled, false);

@@ -28,7 +28,11 @@
 #include <linux/version.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
+#include <asm/pkru.h>
 #include <sq_driver.h>
+
+/* What kernel threads have when they are in nobody's memory: no protection key but 0. */
+#define SQ_PKRU_NONE 0x55555554
 
 /* Rust: Ring<KernelHost> */
 struct sq_ring;
@@ -69,11 +73,12 @@ struct sq_home {
 	struct list_head	tallied;	/* in its device's tally */
 	struct mm_struct	*mm;		/* mmgrab: an identity, and the way to mmget_not_zero() */
 	const struct cred	*cred;		/* every entry runs with it */
+	u32			pkru;		/* protection keys are a thread's: those of whoever became its owner */
 	struct sq_user		*user;		/* the same one's: whose worker drains */
 	struct sq_device	*device;
 
 	/* LIFE-3: a ring set up disabled changes hands when it is enabled. */
-	bool			disabled;	/* while it is set, mm, cred and user may change, under enable_lock */
+	bool			disabled;	/* while it is set, mm, cred, pkru and user may change, under enable_lock */
 	bool			mapped;		/* its first owner can see it, so nobody else may have it */
 	struct mutex		enable_lock;	/* only ever tried for */
 	struct mm_struct	*owner_mm;	/* mm, or nobody's while disabled: for comparing */

@@ -132,16 +132,18 @@ struct sq_home *sq_home_new(struct sq_device *device)
 	mmgrab(current->mm);
 	home->mm = current->mm;
 	home->cred = get_current_cred();
+	home->pkru = read_pkru();
 	home->device = device;
 	home->id = atomic64_inc_return(&sq_home_ids);
 	sq_device_pin(device);
 	return home;
 }
 
-/* LIFE-2: never waits for a completion. What is in flight keeps the ring, not the file. */
+/* LIFE-2: never waits for a completion. What is in flight keeps the ring, not the file, and is no event of anybody's any more. */
 void sq_home_close(struct sq_home *home)
 {
 	sq_mm_close(home);
+	(void)sq_eventfd_set(home, -1);
 	sq_ring_abandon(home->ring);
 	sq_mm_wait(home);
 	sq_ring_put(home->ring);
@@ -154,8 +156,6 @@ void sq_home_free(struct sq_home *home)
 	sq_poll_free(home);
 	for (i = 0; i < SQ_PAGES_NR; i++)
 		sq_pages_free(&home->pages[i]);
-	if (home->eventfd)
-		eventfd_ctx_put(home->eventfd);
 	sq_user_put(home->user);
 	put_cred(home->cred);
 	mmdrop(home->mm);

@@ -82,6 +82,7 @@ bool sq_mm_enter(struct sq_home *home)
 	smp_mb__after_atomic();
 	if (!READ_ONCE(home->closed) && !smp_load_acquire(&home->disabled) && mmget_not_zero(home->mm)) {
 		kthread_use_mm(home->mm);
+		write_pkru(home->pkru);
 		return true;
 	}
 	if (atomic_dec_and_test(&home->guests))
@@ -91,6 +92,7 @@ bool sq_mm_enter(struct sq_home *home)
 
 void sq_mm_leave(struct sq_home *home)
 {
+	write_pkru(SQ_PKRU_NONE);
 	kthread_unuse_mm(home->mm);
 	/* The last user of an mm unmaps it all, which may end in our own release(): not here. */
 	mmput_async(home->mm);

@@ -44,7 +44,7 @@ void sq_unlock(void *lock, unsigned long flags)
 /*
  * SEC-3: files that may keep other files are no targets. A ring that kept itself,
  * or one of io_uring's, or a socket that it is in flight in, would never be
- * released. Nor are those whose close ends what a worker may wait for: a page, a
+ * released; nor one whose mapping vhost keeps, as it keeps its owner's memory. Nor are those whose close ends what a worker may wait for: a page, a
  * file system or a permission that the process itself is to give. A worker that
  * waits keeps the ring, which would keep them open. (No kernel tells modules what
  * is io_uring's or userfaultfd's but by the file's name, which nobody else can
@@ -60,8 +60,14 @@ static bool sq_file_refused(struct file *file)
 		return true;
 	if (socket)
 		return socket->ops->family == PF_UNIX;
-	if (S_ISCHR(inode->i_mode))
-		return inode->i_rdev == MKDEV(MISC_MAJOR, FUSE_MINOR) || inode->i_rdev == MKDEV(MISC_MAJOR, CUSE_MINOR);
+	if (S_ISCHR(inode->i_mode) && imajor(inode) == MISC_MAJOR)
+		switch (iminor(inode)) {
+		case FUSE_MINOR:
+		case CUSE_MINOR:
+		case VHOST_NET_MINOR:
+		case VHOST_VSOCK_MINOR:
+			return true;
+		}
 	if (inode->i_sb->s_magic != ANON_INODE_FS_MAGIC)
 		return false;
 	name = file->f_path.dentry->d_name.name;

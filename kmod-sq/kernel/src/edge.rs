@@ -208,8 +208,25 @@ unsafe fn setup(home: NonNull<ffi::Home>, bound: Bound, arg: &mut [u8]) -> Resul
         // SAFETY: **home**, once.
         Errno::from_res(unsafe { ffi::sq_poll_new(home.as_ptr(), geometry.cpu.map_or(-1, i64::from)) })?;
     }
+    // SAFETY: **home**, once.
+    let (parts, pool) = unsafe { pages(home, &geometry) }?;
+    // SAFETY: the contract; the pages are `geometry`'s.
+    let place = unsafe { place(home, bound, geometry, parts, pool) }?;
+    geometry.report(&mut asked, KernelRing::features(&geometry, &bound));
+    call::write(&asked, arg);
+    Ok(place)
+}
+
+/// The regions, and the address of the pool if there is one. A frame of its own, as [`place`] has: getting pages may go deep into
+/// the kernel's memory management, and a ring on its way from one place to another is large.
+///
+/// # Safety
+///
+/// **home**; once, before anything can map them.
+#[inline(never)]
+unsafe fn pages(home: NonNull<ffi::Home>, geometry: &Geometry) -> Result<(Parts, usize), Errno> {
     let region = |which, region: SqRegion| {
-        // SAFETY: **home**; each region is asked for once, before anything can map it.
+        // SAFETY: the contract; each region is asked for once.
         let start = unsafe { ffi::sq_pages_new(home.as_ptr(), which, region.offset, region.size) };
         NonNull::new(start).ok_or(Errno::ENOMEM)
     };
@@ -226,6 +243,22 @@ unsafe fn setup(home: NonNull<ffi::Home>, bound: Bound, arg: &mut [u8]) -> Resul
         0 => 0,
         _ => region(ffi::PAGES_POOL, geometry.pool)?.as_ptr().expose_provenance(),
     };
+    Ok((parts, pool))
+}
+
+/// The ring, in its place.
+///
+/// # Safety
+///
+/// **home** and **pages**: `parts` and `pool` are from [`pages`] with this `geometry`.
+#[inline(never)]
+unsafe fn place(
+    home: NonNull<ffi::Home>,
+    bound: Bound,
+    geometry: Geometry,
+    parts: Parts,
+    pool: usize,
+) -> Result<NonNull<KernelRing>, Errno> {
     // SAFETY: **pages**: they outlive the ring; a Geometry's regions hold its words and arrays. This side uses only KernelMem.
     let mem = unsafe { Mapped::new(parts) };
     let place = array::place::<KernelRing>()?;
@@ -244,8 +277,6 @@ unsafe fn setup(home: NonNull<ffi::Home>, bound: Bound, arg: &mut [u8]) -> Resul
     }
     // SAFETY: it has been put there, and this is the first reference. It is the file's, who drops it by `sq_ring_put`.
     core::mem::forget(unsafe { RingRef::from_raw(place) });
-    geometry.report(&mut asked, KernelRing::features(&geometry, &bound));
-    call::write(&asked, arg);
     Ok(place)
 }
 

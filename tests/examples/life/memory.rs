@@ -3,16 +3,19 @@
 //! version 2 cgroup hierarchy at /sys/fs/cgroup.
 
 use std::fs::{self, File};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
-use sq_uapi::consts::{features, sq_state};
+use sq_uapi::consts::{features, register_op, sq_state, sqe_flags};
 use sq_uapi::{SqQuery, SqRegion, ioctl};
 
 use crate::group::Group;
 use crate::proc::{Child, code, until};
-use crate::raw::{MODES, Map, NULL, Raw, call, command, echo, last, nop, res, set_up, shape, transfer};
-use crate::{Check, Outcome, want};
+use crate::raw::{MODES, Map, NULL, Raw, call, command, echo, last, nop, register, res, set_up, shape, transfer};
+use crate::{Check, Outcome, Why, want};
+
+const READ: u64 = 22;
+const WRITE: u64 = 23;
 
 pub(crate) const CHECKS: &[Check] = &[
     ("MEM-1: the memcg pays at setup and has it back at close", charged),
@@ -21,6 +24,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("the flags of the mappings", flags),
     ("mappings are shared, inside a region, and alive without a descriptor", mappings),
     ("a node that is open for reading takes no operations", opened_for_reading),
+    ("a protection key that its owner may use, kernel threads may use for it", keys),
 ];
 
 /// Neither a ring, whose memory would have to be mapped for writing, nor a single one.
@@ -105,10 +109,65 @@ fn read_only() -> Outcome {
     // A ring's own operations, in the ring's own process.
     for mode in MODES {
         let mut ring = Raw::new("/dev/sqram", shape(8, mode))?;
-        ring.push(transfer(22, 1, ring.kernel.at as u64, 64));
+        ring.push(transfer(READ, 1, ring.kernel.at as u64, 64));
         ring.bell()?;
         want!(ring.wait(1, 5000), Ok(0));
         want!(ring.reap(), [(1, -libc::EFAULT)]);
+    }
+    Ok(())
+}
+
+/// An anonymous page behind a new protection key, with these rights of the calling thread.
+fn page_behind_key(rights: u64) -> Result<*mut u8, Why> {
+    let both = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+    // SAFETY: a new mapping, where the kernel likes.
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), 4096, both, flags, -1, 0) };
+    // SAFETY: numbers.
+    let key = unsafe { libc::syscall(libc::SYS_pkey_alloc, 0, rights) };
+    if page == libc::MAP_FAILED || key < 0 {
+        return Err(last().into());
+    }
+    // SAFETY: the page that was just mapped, which nobody refers to.
+    res(unsafe { libc::syscall(libc::SYS_pkey_mprotect, page, 4096, both, key) } as i32)?;
+    Ok(page.cast())
+}
+
+/// Whose rights count is a thread's affair: of operations that run elsewhere, the one's that set the ring up, or that issued them. It is so
+/// whoever drains, and with `sq_file`, whose workers go on with an operation that waits.
+fn keys() -> Outcome {
+    const NO_ACCESS: u64 = 1;
+    let (open, shut) = (page_behind_key(0)?, page_behind_key(NO_ACCESS)?);
+    let path = c"/mnt";
+    // SAFETY: a path; what comes back is owned.
+    let file = unsafe { libc::open(path.as_ptr(), libc::O_TMPFILE | libc::O_RDWR | libc::O_CLOEXEC, 0o600) };
+    // SAFETY: just opened, and nobody else's.
+    let file = unsafe { OwnedFd::from_raw_fd(res(file)?) };
+    for mode in MODES {
+        for (page, expected) in [(open, 64), (shut, -libc::EFAULT)] {
+            let mut ring = Raw::new("/dev/sqram", shape(8, mode))?;
+            for opcode in [WRITE, READ] {
+                ring.push(transfer(opcode, opcode, page as u64, 64));
+                ring.bell()?;
+                want!(ring.wait(1, 5000), Ok(0));
+                want!((mode, ring.reap()), (mode, vec![(opcode, expected)]));
+            }
+            let mut ring = Raw::new("/dev/sqfile", shape(8, mode))?;
+            let fd = file.as_raw_fd();
+            register(ring.raw(), register_op::FILES, (&raw const fd).expose_provenance() as u64, 1)?;
+            for opcode in [WRITE, READ] {
+                let mut entry = transfer(opcode, opcode, page as u64, 64);
+                entry[0] = opcode | u64::from(sqe_flags::ASYNC | sqe_flags::FIXED_FILE) << 8;
+                ring.push(entry);
+                ring.bell()?;
+                want!(ring.wait(1, 5000), Ok(0));
+                want!((mode, ring.reap()), (mode, vec![(opcode, expected)]));
+            }
+        }
+    }
+    for page in [open, shut] {
+        // SAFETY: this test's own.
+        unsafe { libc::munmap(page.cast(), 4096) };
     }
     Ok(())
 }

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What poll(2) and epoll(7) say of a ring's file, in each mode (BELL-4, LIFE-1).
 
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread;
 
-use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
 use sq_conformance::guest::{sleeps_in, this_thread};
-use sq_uapi::consts::{setup_flags, sqe_flags};
+use sq_uapi::consts::{register_op, setup_flags, sqe_flags};
 use sq_uapi::{SqQuiesce, SqSetup, ioctl};
 
 use crate::proc::until;
-use crate::raw::{MODES, NULL, Raw, call, delay, echo, never, nop, shape};
+use crate::raw::{MODES, NULL, Raw, call, delay, echo, never, nop, register, shape};
 use crate::{Check, Outcome, Why, joined, want};
 
 pub(crate) const CHECKS: &[Check] = &[
@@ -23,6 +23,7 @@ pub(crate) const CHECKS: &[Check] = &[
     // In a thread of its own: what io_uring has left to do at its end interrupts a wait of the thread that used it.
     ("io_uring: a poll says what poll says", || joined(thread::spawn(polled_by_io_uring))),
     ("epoll: each batch of completions is an edge, reaped or not", || MODES.into_iter().try_for_each(edges)),
+    ("LIFE-2: a ring that is closed signals no eventfd", || MODES.into_iter().try_for_each(silent_once_closed)),
 ];
 
 /// Long enough for anything that happens at all.
@@ -162,6 +163,30 @@ fn polled_by_io_uring() -> Outcome {
         want!((ends, told), (ends, vec![i32::from(expected)]));
         want!(ring.reap().len(), usize::from(!ends));
     }
+    Ok(())
+}
+
+/// What is in flight ends when its ring is closed, and is nobody's event. The eventfd may be another ring's as well.
+fn silent_once_closed(flags: u32) -> Outcome {
+    let made = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+    let event = made.map_err(|error| error.raw_os_error())?;
+    let with_event = || -> Result<Raw, Why> {
+        let ring = ring(flags)?;
+        let fd = event.as_raw_fd();
+        register(ring.raw(), register_op::EVENTFD, (&raw const fd).expose_provenance() as u64, 1)?;
+        Ok(ring)
+    };
+    let (mut closed, mut other) = (with_event()?, with_event()?);
+    closed.push(never(1));
+    closed.push(delay(2, 200_000_000));
+    closed.bell()?;
+    until(20, "the requests do not begin", || closed.stats().inflight == 2)?;
+    drop(closed);
+    want!(events(event.as_raw_fd(), libc::POLLIN, 400), 0);
+    other.push(echo(1, 1));
+    other.bell()?;
+    want!(events(event.as_raw_fd(), libc::POLLIN, SOON_MS), libc::POLLIN);
+    want!(other.reap(), [(1, 1)]);
     Ok(())
 }
 

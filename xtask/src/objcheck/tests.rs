@@ -3,7 +3,7 @@
 
 use super::code::functions;
 use super::hot::{alone, loops};
-use super::{Relocations, allowed, unfenced, unjustified, vector_instructions};
+use super::{Relocations, allowed, large_frames, unfenced, unjustified, vector_instructions};
 
 #[test]
 fn relocations_are_counted_and_panics_found_outside_core() {
@@ -33,6 +33,17 @@ fn a_panic_that_nobody_justified_is_a_fault() {
 fn symbols_and_registers() {
     assert!(allowed("sq_wake") && allowed("__x86_indirect_thunk_r11") && !allowed("__udivti3"));
     assert_eq!(vector_instructions("mov %rbx,%rax\nmovups %xmm0,(%rax)").count(), 1);
+}
+
+#[test]
+fn a_large_frame_is_a_fault() {
+    let function = |name: &str, bytes: &[u64]| {
+        let subs = bytes.iter().map(|bytes| format!("   4:\tsub    $0x{bytes:x},%rsp\n"));
+        format!("0000000000000000 <{name}>:\n{}   b:\tsub    $0x9000,%rax\n", subs.collect::<String>())
+    };
+    assert!(large_frames(&(function("small", &[2048]) + &function("_R4edge5place", &[4096, 1024]))).is_empty());
+    assert_eq!(large_frames(&function("f", &[4096, 8])), ["f takes 4104 bytes of stack, 2048 at most"]);
+    assert_eq!(large_frames(&function("_R4edge5place", &[4096, 1032])).len(), 1);
 }
 
 const HEAD: &str = "\

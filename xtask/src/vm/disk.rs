@@ -17,7 +17,7 @@ const EXT4_BYTES: u64 = 192 << 20;
 const BARE_BYTES: u64 = 32 << 20;
 
 /// What the disks, and tests on them, need that a kernel may have as a module. (ext4 asks for a checksum by a name that is no module's.)
-const WANTED: [&str; 6] = ["virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "overlay", "fuse"];
+const WANTED: [&str; 7] = ["virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "overlay", "fuse", "vhost_vsock"];
 
 const MOUNT: &str = "
 for i in 1 2 3 4 5; do [ -b /dev/vdb ] || sleep 1; done

@@ -40,6 +40,7 @@ struct sq_job {
 	size_t			done;		/* bytes that are transferred */
 	unsigned long		fsize;		/* RLIMIT_FSIZE of whoever asked */
 	const struct cred	*cred;		/* the ring's */
+	u32			pkru;		/* protection keys of the thread that issued it */
 	struct mem_cgroup	*memcg;		/* of the ring's process: it pays for page cache */
 	struct bio_vec		*bvec;		/* direct I/O on pool memory: its pages */
 	bool			nowait;		/* this attempt is made inline */

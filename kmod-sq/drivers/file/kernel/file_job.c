@@ -16,6 +16,7 @@
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <asm/pkru.h>
 
 #include "file.h"
 
@@ -95,6 +96,7 @@ static struct sq_job *sq_job_new(struct sq_request *request, enum sq_what what, 
 	job->done = done;
 	job->fsize = fsize;
 	job->cred = get_current_cred();
+	job->pkru = read_pkru();
 	/* The active one. */
 	job->memcg = get_mem_cgroup_from_mm(NULL);
 	job->work.run = sq_job_work;
@@ -219,6 +221,8 @@ static void sq_job_run(struct sq_job *job)
 		sq_job_tried(job, -ECANCELED);
 		return;
 	}
+	if (user)
+		write_pkru(job->pkru);
 	memcg = sq_account_on(job->memcg);
 	cred = override_creds(job->cred);
 	res = sq_vfs_try(job);

@@ -162,6 +162,7 @@ ssize_t sq_vfs_try(struct sq_job *job)
 {
 	unsigned int direction = job->what == SQ_READ ? ITER_DEST : ITER_SOURCE;
 	const struct sq_payload *payload = &job->request->payload;
+	u16 ioprio = job->iocb.ki_ioprio;
 	struct iov_iter iter;
 	bool direct;
 	int err;
@@ -169,6 +170,8 @@ ssize_t sq_vfs_try(struct sq_job *job)
 	if (job->what == SQ_SYNC || job->what == SQ_DATASYNC)
 		return vfs_fsync(job->file, job->what == SQ_DATASYNC);
 	init_sync_kiocb(&job->iocb, job->file);
+	/* Of the thread that issued it. What goes by the page cache has that of the thread that reads or writes back. */
+	job->iocb.ki_ioprio = ioprio;
 	job->iocb.ki_pos = job->off + job->done;
 	if (job->nowait)
 		job->iocb.ki_flags |= IOCB_NOWAIT;

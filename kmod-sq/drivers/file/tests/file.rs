@@ -172,6 +172,12 @@ fn files_that_keep_files_are_refused() {
         Ok(fuse) => keepers.push(fuse.as_fd()),
         Err(why) => skip(&format!("files_that_keep_files_are_refused: no FUSE: {why}")),
     }
+    // It keeps its owner's memory, and with it the mapping of a ring.
+    let vhost = File::options().read(true).write(true).open("/dev/vhost-vsock");
+    match &vhost {
+        Ok(vhost) => keepers.push(vhost.as_fd()),
+        Err(why) => skip(&format!("files_that_keep_files_are_refused: no vhost: {why}")),
+    }
     let mut byte = [1u8];
     for keeper in keepers {
         for flags in BOTH {
