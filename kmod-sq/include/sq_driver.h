@@ -116,8 +116,9 @@ struct sq_request_ops {
 	 * addresses to the rest of the kernel: makes the ring's mm current, until
 	 * leave_user(), which comes before complete(). 0, or -ECANCELED if the ring
 	 * is closed or its process is gone. Whoever closes the ring may wait for it.
-	 * The protection keys are those of whoever set the ring up; of a request
-	 * that came by another door none is open. write_pkru() may give others.
+	 * The protection keys are those of whoever set the ring up, or enabled it;
+	 * of a request that came by another door none is open. Until leave_user(),
+	 * write_pkru() of <asm/pkru.h> may give others.
 	 */
 	s32 (*enter_user)(struct sq_request *request);
 	void (*leave_user)(struct sq_request *request);

@@ -63,7 +63,7 @@ pub trait Caller: Sized + 'static {
     ///
     /// # Errors
     ///
-    /// `EFAULT`, or `ECANCELED` if the process is killed meanwhile.
+    /// `EFAULT`.
     unsafe fn copy_from_user(dst: *mut u8, addr: u64, len: usize) -> Result<(), Errno>;
 
     /// Copies to a user address of the calling process.
@@ -74,7 +74,7 @@ pub trait Caller: Sized + 'static {
     ///
     /// # Errors
     ///
-    /// `EFAULT`, or `ECANCELED` if the process is killed meanwhile.
+    /// `EFAULT`.
     unsafe fn copy_to_user(addr: u64, src: *const u8, len: usize) -> Result<(), Errno>;
 
     /// The open file that `fd` names in the calling process.
@@ -95,7 +95,7 @@ pub trait Caller: Sized + 'static {
     ///
     /// # Errors
     ///
-    /// `EFAULT`, also if the memory is gone, or `ECANCELED` if the process is killed meanwhile.
+    /// `EFAULT`, also if the memory is gone.
     unsafe fn copy_in(memory: &Self::Memory, dst: *mut u8, addr: u64, len: usize) -> Result<(), Errno>;
 
     /// As [`Caller::copy_to_user`], of that memory, from any context that may sleep.
@@ -106,7 +106,7 @@ pub trait Caller: Sized + 'static {
     ///
     /// # Errors
     ///
-    /// `EFAULT`, also if the memory is gone, or `ECANCELED` if the process is killed meanwhile.
+    /// `EFAULT`, also if the memory is gone.
     unsafe fn copy_out(memory: &Self::Memory, addr: u64, src: *const u8, len: usize) -> Result<(), Errno>;
 
     /// Makes that memory the calling thread's own, until [`Caller::leave`]. As [`Host::enter_user`](crate::Host::enter_user).

@@ -319,7 +319,8 @@ impl SharedSubmissionQueue {
     ///
     /// # Errors
     ///
-    /// [`PushError::Full`] if there is no room for the whole batch, which is always if it is longer than the queue; else as [`SubmissionQueue::submit`].
+    /// [`PushError::Full`] if there is no room for the whole batch, which is always if it is longer than the queue; else as
+    /// [`SubmissionQueue::submit`].
     pub fn submit(&self, batch: &[Entry]) -> Result<(), Error> {
         let shared = {
             // The queue is whole whatever its last holder did: a push is one store of an index.

@@ -53,8 +53,8 @@ pub(crate) enum Verb {
     /// A regular DST is written as DST.part-XXXXXXXX beside it, and renamed to DST when all of it is there (by default: when it is flushed
     /// and was read back with the right checksums). Whatever ends the copy before that, DST is as it was. An existing DST is replaced.
     /// A block device has no second name: it is written in place, must not be mounted, and if the copy is ended, the exit code and the
-    /// message say that what is on it is no copy. Permission bits are preserved; holes become zeros. A SRC that is written to meanwhile is an
-    /// error, if it is a file; a block device does not say.
+    /// message say that what is on it is no copy. Permission bits are preserved; holes become zeros. A SRC
+    /// whose modification time changes meanwhile is an error; a block device has none to go by.
     Copy(CopyArgs),
     /// Compare two files or block devices by checksum, and say where they differ first
     ///

@@ -3,8 +3,8 @@
 //!
 //! A regular destination is written as `DST.part-XXXXXXXX` beside it and gets its name when it is complete (and, by default, flushed
 //! and verified). Whatever ends the copy before that, `DST` is as it was; the partial file is removed, and should the process
-//! be killed outright, it has a name that says what it is. A complete copy that cannot have its name stays under the other one. A block device has one name only: it is written in place, and an
-//! ended copy is an error that says so.
+//! be killed outright, it has a name that says what it is. A complete copy that cannot have its name stays under the other
+//! one. A block device has one name only: it is written in place, and an ended copy is an error that says so.
 
 mod target;
 
@@ -79,7 +79,8 @@ pub struct Report {
 /// # Errors
 ///
 /// What kept it from being done; the destination is as it was, unless it is a block device, or the error is that its directory could not be
-/// flushed: then the copy is there, and a crash of the machine may bring back what was.
+/// flushed: then the copy is there, and a crash of the machine may bring back what was. A complete copy that cannot have its name stays
+/// under its partial one ([`Error::Unnamed`]).
 pub fn run(options: &Options, ring: &RingOptions, stop: &Stop, progress: &Progress) -> Result<Report, Error> {
     let source = Source::open(&options.src)?;
     let target = Target::open(&options.dst, &source, options.sync)?;
@@ -106,7 +107,7 @@ fn write(
     progress: &Progress,
     written: &Cell<u64>,
 ) -> Result<Report, Error> {
-    let (bytes, mode) = (source.bytes, source.meta.mode());
+    let (bytes, mode, device) = (source.bytes, source.meta.mode(), source.device);
     let written_at = |meta: &Metadata| (meta.mtime(), meta.mtime_nsec());
     let before = written_at(&source.meta);
     let file = |what| move |error| Error::io(what, &options.dst, error);
@@ -127,9 +128,9 @@ fn write(
         if from.read_at(&mut [0], bytes).is_ok_and(|more| more > 0) {
             return Err(Error::Resized { path: options.src.clone(), expected: bytes, ended: None });
         }
-        // A block device does not say.
         let now = from.metadata().map_err(|error| Error::io("look at", &options.src, error))?;
-        if written_at(&now) != before {
+        // A block device says so of who writes to this node of it, and of nobody else.
+        if !device && written_at(&now) != before {
             return Err(Error::Changed { path: options.src.clone() });
         }
     }

@@ -211,8 +211,7 @@ impl Engine {
             let inflight = self.flights.len() - self.idle.len();
             if inflight == 0 {
                 if failure.is_none() && !ended {
-                    let why = "the ring has neither a buffer nor a place for a file left, and nothing is under way";
-                    failure = Some(Error::Refused(why.into()));
+                    failure = Some(Error::Stuck);
                 }
                 break;
             }

@@ -58,6 +58,8 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// Nothing is under way, and the work has not ended.
+    Stuck,
     /// A copy is complete, and cannot have its name.
     Unnamed {
         /// What it was to be called.
@@ -143,6 +145,7 @@ impl Error {
             Self::ShortDevice { .. } => "short_device",
             Self::Resized { .. } => "resized",
             Self::Changed { .. } => "changed",
+            Self::Stuck => "stuck",
             Self::Unnamed { .. } => "unnamed",
             Self::Differ { .. } => "differ",
             Self::Incomplete { cause, .. } => cause.kind(),
@@ -193,9 +196,12 @@ impl fmt::Display for Error {
                 "{} was written to while it was copied, so the copy would be what it never was: stop its writer, or copy a snapshot",
                 path.display()
             ),
+            Self::Stuck => f.write_str(
+                "nothing is under way and not all is done: no buffer is free, or no place for a file; please report it, this is a fault of sq-storage",
+            ),
             Self::Unnamed { path, left, source } => write!(
                 f,
-                "cannot replace {}: {}{}; it is as it was, and the complete copy is {}",
+                "the copy is complete, and cannot be called {}: {}{}; it is called {}",
                 path.display(),
                 lower(source),
                 hint(source),
@@ -207,7 +213,7 @@ impl fmt::Display for Error {
                     Difference::Size(one, other) => write!(f, "{one} bytes and {other} bytes"),
                     Difference::Block { byte: Some(byte), .. } => write!(f, "first at byte {byte}"),
                     Difference::Block { block, byte: None } => {
-                        write!(f, "the checksum of the block at byte {block}, though a second look finds it the same")
+                        write!(f, "the block at byte {block}, says its checksum; where in it, a second look did not find")
                     }
                 }
             }

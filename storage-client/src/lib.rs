@@ -25,7 +25,8 @@
 //! # What it does not do
 //!
 //! It does not copy owners, times, extended attributes or holes (they become zeros), and follows no symbolic links inside a tree.
-//! Checksums ([`checksum`]) find mistakes, not forgeries. A block device that is written to while it is copied is not noticed (a file is): copy a snapshot.
+//! Checksums ([`checksum`]) find mistakes, not forgeries. That a source is written to while it is
+//! copied is noticed by its modification time, of a block device not at all: copy a snapshot.
 #![forbid(unsafe_code)]
 
 pub mod bench;

@@ -47,13 +47,13 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         None => Verb::Demo(cli.demo),
     };
     match verb {
-        Verb::Demo(args) => show(json, &demo::run(&args.options(), &ring, &stop, &progress)?),
-        Verb::Copy(args) => show(json, &copy::run(&args.options(), &ring, &stop, &progress)?),
-        Verb::Verify(args) => show(json, &verify::run(&args.options(), &ring, &stop, &progress)?),
-        Verb::Info => show(json, &info::run(&ring)?),
+        Verb::Demo(args) => show(json, &demo::run(&args.options(), &ring, &stop, &progress)?)?,
+        Verb::Copy(args) => show(json, &copy::run(&args.options(), &ring, &stop, &progress)?)?,
+        Verb::Verify(args) => show(json, &verify::run(&args.options(), &ring, &stop, &progress)?)?,
+        Verb::Info => show(json, &info::run(&ring)?)?,
         Verb::Bench(args) => {
             let report = bench::run(&args.options(), &ring, &stop, &progress)?;
-            show(json, &report);
+            show(json, &report)?;
             if let Some(signal) = stop.signal() {
                 // What is printed is a report, and one document.
                 let error = Error::Interrupted { signal, left: "the figures are of the time until then".into() };
@@ -65,8 +65,13 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn show<R: Display + Serialize>(json: bool, report: &R) {
-    print(&if json { format!("{:#}", serde_json::json!(report)) } else { report.to_string() });
+fn show<R: Display + Serialize>(json: bool, report: &R) -> Result<(), Error> {
+    print(&if json {
+        serde_json::to_string_pretty(report).map_err(|error| Error::io("print", "the report", error.into()))?
+    } else {
+        report.to_string()
+    });
+    Ok(())
 }
 
 /// Whoever reads standard output may have gone: that is not this program's failure.

@@ -37,7 +37,7 @@ const JUSTIFIED_PANICS: [(&str, &str); 0] = [];
 /// Bytes of stack that a function may take: the kernel's own limit for C. What is below may be the kernel's memory management.
 const FRAME: u64 = 2048;
 
-/// A ring on its way into its place, of which there is room for one: `edge::place`, below which nothing but its arrays is allocated.
+/// A ring on its way into its place: `edge::place`, below which nothing but it and its arrays is allocated.
 const PLACE: (&str, u64) = ("4edge5place", 5 * 1024);
 
 /// The object with the drain loop.
@@ -120,7 +120,8 @@ fn large_frames(disassembly: &str) -> Vec<String> {
             && let Some(bytes) = bytes.strip_suffix(",%rsp")
         {
             // Of more than a page there is one for each.
-            *frames.entry(function).or_default() += u64::from_str_radix(bytes, 16).unwrap_or(u64::MAX);
+            let frame = frames.entry(function).or_default();
+            *frame = frame.saturating_add(u64::from_str_radix(bytes, 16).unwrap_or(u64::MAX));
         }
     }
     let most = |name: &str| if name.contains(PLACE.0) { PLACE.1 } else { FRAME };

@@ -138,7 +138,8 @@ impl<'a> Payload<'a> {
     ///
     /// # Errors
     ///
-    /// `EFAULT` if an address cannot be read, `ECANCELED` if the process is killed meanwhile. What they were to fill is then undefined; in the kernel it is zeroed.
+    /// `EFAULT` if an address cannot be read, `ECANCELED` if the process is killed meanwhile. What they were to fill is then
+    /// undefined; in the kernel it is zeroed.
     pub fn read_to(&mut self, dst: Shared<'_>) -> Result<usize, Errno> {
         // SAFETY: a Shared is writable for its length, and `walk` passes pieces inside that.
         self.walk(dst.len, |done, chunk, this| unsafe { this.copy_in(dst.ptr.as_ptr().wrapping_add(done), chunk) })

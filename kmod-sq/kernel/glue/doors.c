@@ -69,7 +69,7 @@ bool sq_caller_mm_enter(struct mm_struct *mm)
 
 void sq_caller_mm_leave(struct mm_struct *mm)
 {
-	write_pkru(SQ_PKRU_NONE);
+	write_pkru(SQ_PKRU_KTHREAD);
 	kthread_unuse_mm(mm);
 	/* The last user of an mm unmaps it all, which may end in a release() of ours: not here. */
 	mmput_async(mm);

@@ -31,8 +31,11 @@
 #include <asm/pkru.h>
 #include <sq_driver.h>
 
-/* What kernel threads have when they are in nobody's memory: no protection key but 0. */
-#define SQ_PKRU_NONE 0x55555554
+/*
+ * Protection keys of a kernel thread that is in nobody's memory: 0 alone. It is what the kernel begins with, unless told otherwise by debugfs,
+ * and tells no module.
+ */
+#define SQ_PKRU_KTHREAD 0x55555554
 
 /* Rust: Ring<KernelHost> */
 struct sq_ring;

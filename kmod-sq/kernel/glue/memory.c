@@ -92,7 +92,7 @@ bool sq_mm_enter(struct sq_home *home)
 
 void sq_mm_leave(struct sq_home *home)
 {
-	write_pkru(SQ_PKRU_NONE);
+	write_pkru(SQ_PKRU_KTHREAD);
 	kthread_unuse_mm(home->mm);
 	/* The last user of an mm unmaps it all, which may end in our own release(): not here. */
 	mmput_async(home->mm);

@@ -44,11 +44,12 @@ void sq_unlock(void *lock, unsigned long flags)
 /*
  * SEC-3: files that may keep other files are no targets. A ring that kept itself,
  * or one of io_uring's, or a socket that it is in flight in, would never be
- * released; nor one whose mapping vhost keeps, as it keeps its owner's memory. Nor are those whose close ends what a worker may wait for: a page, a
- * file system or a permission that the process itself is to give. A worker that
- * waits keeps the ring, which would keep them open. (No kernel tells modules what
- * is io_uring's or userfaultfd's but by the file's name, which nobody else can
- * have: user space cannot make files there.)
+ * released; nor one that is mapped in memory which vhost keeps. Nor are those
+ * whose close ends what a worker may wait for: a page, a file system or a
+ * permission that the process itself is to give. A worker that waits keeps the
+ * ring, which would keep them open. (No kernel tells modules what is io_uring's
+ * or userfaultfd's but by the file's name, which nobody else can have: user space
+ * cannot make files there.)
  */
 static bool sq_file_refused(struct file *file)
 {
@@ -60,7 +61,7 @@ static bool sq_file_refused(struct file *file)
 		return true;
 	if (socket)
 		return socket->ops->family == PF_UNIX;
-	if (S_ISCHR(inode->i_mode) && imajor(inode) == MISC_MAJOR)
+	if (S_ISCHR(inode->i_mode) && imajor(inode) == MISC_MAJOR) {
 		switch (iminor(inode)) {
 		case FUSE_MINOR:
 		case CUSE_MINOR:
@@ -68,6 +69,7 @@ static bool sq_file_refused(struct file *file)
 		case VHOST_VSOCK_MINOR:
 			return true;
 		}
+	}
 	if (inode->i_sb->s_magic != ANON_INODE_FS_MAGIC)
 		return false;
 	name = file->f_path.dentry->d_name.name;

@@ -217,8 +217,8 @@ unsafe fn setup(home: NonNull<ffi::Home>, bound: Bound, arg: &mut [u8]) -> Resul
     Ok(place)
 }
 
-/// The regions, and the address of the pool if there is one. A frame of its own, as [`place`] has: getting pages may go deep into
-/// the kernel's memory management, and a ring on its way from one place to another is large.
+/// The regions, and the address of the pool if there is one. Not inlined, nor is [`place`]: getting memory may go deep into the kernel's
+/// memory management, and a ring on its way into its place is large on the stack. There, only it and its arrays are still to be had.
 ///
 /// # Safety
 ///

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, FallocateFlags, OFlags, access, fallocate, statvfs};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 use crate::Error;
 use crate::scratch::{Partial, parent};
@@ -108,11 +109,15 @@ impl Target {
         self.partial.as_ref().map_or(&self.path, Partial::path)
     }
 
-    /// Reserves room, so that a full disk is known before anything is written. The size stays: should the machine stop now, the file does
-    /// not look complete.
+    /// Reserves room, so that a full disk is known before anything is written. The size stays: should the machine stop soon, the file does
+    /// not look complete yet.
     pub(super) fn reserve(&self, bytes: u64, stop: &Stop) -> Result<(), Error> {
         if self.partial.is_none() || bytes == 0 {
             return Ok(());
+        }
+        // Which the system asks about only if the size changes.
+        if getrlimit(Resource::Fsize).current.is_some_and(|limit| bytes > limit) {
+            return Err(Error::os("reserve room for", &self.path, Errno::FBIG));
         }
         loop {
             return match fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, bytes) {

@@ -5,13 +5,18 @@
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::thread;
 
 use sq_uapi::consts::{features, register_op, sq_state, sqe_flags};
 use sq_uapi::{SqQuery, SqRegion, ioctl};
 
 use crate::group::Group;
 use crate::proc::{Child, code, until};
-use crate::raw::{MODES, Map, NULL, Raw, call, command, echo, last, nop, register, res, set_up, shape, transfer};
+use crate::raw::{
+    MODES, Map, NULL, Raw, Res, call, command, echo, ioctl, last, nop, open as open_node, register, res, set_up, shape,
+    transfer,
+};
 use crate::{Check, Outcome, Why, want};
 
 const READ: u64 = 22;
@@ -117,57 +122,97 @@ fn read_only() -> Outcome {
     Ok(())
 }
 
-/// An anonymous page behind a new protection key, with these rights of the calling thread.
-fn page_behind_key(rights: u64) -> Result<*mut u8, Why> {
-    let both = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
-    // SAFETY: a new mapping, where the kernel likes.
-    let page = unsafe { libc::mmap(std::ptr::null_mut(), 4096, both, flags, -1, 0) };
-    // SAFETY: numbers.
-    let key = unsafe { libc::syscall(libc::SYS_pkey_alloc, 0, rights) };
-    if page == libc::MAP_FAILED || key < 0 {
-        return Err(last().into());
-    }
-    // SAFETY: the page that was just mapped, which nobody refers to.
-    res(unsafe { libc::syscall(libc::SYS_pkey_mprotect, page, 4096, both, key) } as i32)?;
-    Ok(page.cast())
+/// An anonymous page behind a protection key of its own.
+struct Guarded {
+    page: *mut u8,
+    key: libc::c_long,
 }
 
-/// Whose rights count is a thread's affair: of operations that run elsewhere, the one's that set the ring up, or that issued them. It is so
-/// whoever drains, and with `sq_file`, whose workers go on with an operation that waits.
+impl Guarded {
+    /// With these rights of the calling thread, and of those that it starts. Others have none.
+    fn new(rights: u64) -> Result<Self, Why> {
+        let both = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+        // SAFETY: a new mapping, where the kernel likes.
+        let page = unsafe { libc::mmap(std::ptr::null_mut(), 4096, both, flags, -1, 0) };
+        // SAFETY: numbers.
+        let key = unsafe { libc::syscall(libc::SYS_pkey_alloc, 0, rights) };
+        if page == libc::MAP_FAILED || key < 0 {
+            return Err(last().into());
+        }
+        let this = Self { page: page.cast(), key };
+        // SAFETY: the page that was just mapped, which nobody refers to.
+        res(unsafe { libc::syscall(libc::SYS_pkey_mprotect, page, 4096, both, key) } as i32)?;
+        Ok(this)
+    }
+
+    fn transfer(&self, opcode: u64) -> [u64; 8] {
+        transfer(opcode, opcode, self.page as u64, 64)
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // SAFETY: this value's own mapping.
+        unsafe { libc::munmap(self.page.cast(), 4096) };
+        // SAFETY: a number: this value's own key.
+        unsafe { libc::syscall(libc::SYS_pkey_free, self.key) };
+    }
+}
+
+/// A thread that was there before the keys, and so has no right to any. It rings the doorbells that it is sent, and says so.
+fn without_rights() -> (mpsc::Sender<i32>, mpsc::Receiver<Res>) {
+    let (rings, asked) = mpsc::channel();
+    let (answers, answer) = mpsc::channel();
+    thread::spawn(move || asked.iter().try_for_each(|fd| answers.send(ioctl(fd, ioctl::ENTER, 0))));
+    (rings, answer)
+}
+
+/// Whose rights count: of what is done inline, and of what `sq_file` goes on with, the thread's that issued it; of what a worker or polling
+/// thread does, the one's that set the ring up.
 fn keys() -> Outcome {
     const NO_ACCESS: u64 = 1;
-    let (open, shut) = (page_behind_key(0)?, page_behind_key(NO_ACCESS)?);
-    let path = c"/mnt";
+    let (rings, rung) = without_rights();
+    let (open, shut) = (Guarded::new(0)?, Guarded::new(NO_ACCESS)?);
     // SAFETY: a path; what comes back is owned.
-    let file = unsafe { libc::open(path.as_ptr(), libc::O_TMPFILE | libc::O_RDWR | libc::O_CLOEXEC, 0o600) };
+    let file = res(unsafe { libc::open(c"/mnt".as_ptr(), libc::O_TMPFILE | libc::O_RDWR | libc::O_CLOEXEC, 0o600) })?;
     // SAFETY: just opened, and nobody else's.
-    let file = unsafe { OwnedFd::from_raw_fd(res(file)?) };
-    for mode in MODES {
-        for (page, expected) in [(open, 64), (shut, -libc::EFAULT)] {
-            let mut ring = Raw::new("/dev/sqram", shape(8, mode))?;
-            for opcode in [WRITE, READ] {
-                ring.push(transfer(opcode, opcode, page as u64, 64));
-                ring.bell()?;
-                want!(ring.wait(1, 5000), Ok(0));
-                want!((mode, ring.reap()), (mode, vec![(opcode, expected)]));
-            }
-            let mut ring = Raw::new("/dev/sqfile", shape(8, mode))?;
-            let fd = file.as_raw_fd();
+    let file = unsafe { OwnedFd::from_raw_fd(file) };
+    let fd = file.as_raw_fd();
+    for (mode, node) in MODES.into_iter().flat_map(|mode| [(mode, "/dev/sqram"), (mode, "/dev/sqfile")]) {
+        let mut ring = Raw::new(node, shape(8, mode))?;
+        let mut flags = 0;
+        if node == "/dev/sqfile" {
             register(ring.raw(), register_op::FILES, (&raw const fd).expose_provenance() as u64, 1)?;
-            for opcode in [WRITE, READ] {
-                let mut entry = transfer(opcode, opcode, page as u64, 64);
-                entry[0] = opcode | u64::from(sqe_flags::ASYNC | sqe_flags::FIXED_FILE) << 8;
+            flags = u64::from(sqe_flags::ASYNC | sqe_flags::FIXED_FILE) << 8;
+        }
+        for (opcode, of_another) in [(WRITE, false), (READ, false), (WRITE, true), (READ, true)] {
+            for (guarded, allowed) in [(&open, true), (&shut, false)] {
+                let mut entry = guarded.transfer(opcode);
+                entry[0] |= flags;
                 ring.push(entry);
-                ring.bell()?;
+                if of_another {
+                    rings.send(ring.raw()).map_err(|_| libc::EPIPE)?;
+                    rung.recv().map_err(|_| libc::EPIPE)??;
+                } else {
+                    ring.bell()?;
+                }
                 want!(ring.wait(1, 5000), Ok(0));
-                want!((mode, ring.reap()), (mode, vec![(opcode, expected)]));
+                let allowed = allowed && (mode != 0 || !of_another);
+                let expected = if allowed { 64 } else { -libc::EFAULT };
+                want!((node, mode, of_another, ring.reap()), (node, mode, of_another, vec![(opcode, expected)]));
             }
         }
     }
-    for page in [open, shut] {
-        // SAFETY: this test's own.
-        unsafe { libc::munmap(page.cast(), 4096) };
+    // By the door without a ring.
+    let node = open_node("/dev/sqfile")?;
+    for opcode in [WRITE, READ] {
+        for (guarded, expected) in [(&open, Ok(64)), (&shut, Err(libc::EFAULT))] {
+            let mut entry = guarded.transfer(opcode);
+            entry[0] = opcode | u64::from(sqe_flags::ASYNC) << 8 | (fd as u64) << 32;
+            entry[4] = 0;
+            want!(call(node.as_raw_fd(), ioctl::ISSUE, &mut entry), expected);
+        }
     }
     Ok(())
 }

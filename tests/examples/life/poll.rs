@@ -178,7 +178,7 @@ fn silent_once_closed(flags: u32) -> Outcome {
     };
     let (mut closed, mut other) = (with_event()?, with_event()?);
     closed.push(never(1));
-    closed.push(delay(2, 200_000_000));
+    closed.push(delay(2, 10_000_000_000));
     closed.bell()?;
     until(20, "the requests do not begin", || closed.stats().inflight == 2)?;
     drop(closed);

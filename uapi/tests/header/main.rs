@@ -39,7 +39,7 @@ fn the_header_is_cpp_too() {
     for standard in ["c++11", "c++20"] {
         match compile_cpp(standard, &format!("{INCLUDE}sq_sqe sqe = {{}};\n")) {
             Ok(true) => {}
-            Ok(false) => return skip("C++: g++ is missing"),
+            Ok(false) => return skip("the_header_is_cpp_too", "g++ is missing"),
             Err(said) => panic!("{standard}:\n{said}"),
         }
     }
@@ -135,7 +135,7 @@ fn errno_is_linux_errno() {
 fn io_uring_agrees() {
     let header = Path::new("/usr/include/linux/io_uring.h");
     let Ok(text) = std::fs::read_to_string(header) else {
-        return skip(&format!("{} is missing: apt-get install linux-libc-dev", header.display()));
+        return skip("io_uring_agrees", &format!("{} is missing: apt-get install linux-libc-dev", header.display()));
     };
     let known: Names = identifiers(&without_comments(&text)).map(str::to_owned).collect();
     let mut c = String::from("#include <linux/io_uring.h>\n#include <sq.h>\n");
@@ -185,7 +185,7 @@ fn io_uring_agrees() {
     compile("io_uring", &c, Bits::M64).unwrap_or_else(|said| panic!("io_uring has other values:\n{said}"));
     assert!(borrowed >= 25, "only {borrowed} borrowed constants were compared");
     if !missing.is_empty() {
-        skip(&format!("{} is too old to have {}", header.display(), missing.join(", ")));
+        skip("io_uring_agrees", &format!("{} is too old to have {}", header.display(), missing.join(", ")));
     }
 }
 
@@ -206,8 +206,8 @@ fn same_place<'a>(
 }
 
 /// Says so past libtest's capture: a check that did not happen is never silent.
-fn skip(why: &str) {
-    writeln!(std::io::stderr(), "SKIP uapi/tests/header io_uring_agrees: {why}").expect("stderr");
+fn skip(test: &str, why: &str) {
+    writeln!(std::io::stderr(), "SKIP uapi/tests/header {test}: {why}").expect("stderr");
 }
 
 /// Both sets, or what one of them lacks.

@@ -202,7 +202,11 @@ impl Guest {
         let dir = scratch(ctx)?;
         self.files.add("sq/shell", Vec::new(), 0o644);
         let machine_files = self.write(&dir)?;
-        let status = self.machine(&machine_files, true).command().status().context("cannot run qemu-system-x86_64")?;
+        let status = self
+            .machine(&machine_files, true)
+            .command()
+            .status()
+            .context("cannot run setpriv, or qemu-system-x86_64 by it")?;
         fs::remove_dir_all(&dir)?;
         if status.code() != Some(EXIT_BY_GUEST) {
             bail!("the guest ended by itself ({status})");
@@ -328,7 +332,7 @@ fn watch(label: &str, mut qemu: Command, limits: &Limits, dir: &Path) -> Result<
         .stdout(writer.try_clone()?)
         .stderr(writer)
         .spawn()
-        .context("cannot run qemu-system-x86_64")?;
+        .context("cannot run setpriv, or qemu-system-x86_64 by it")?;
     let mut stdin = child.stdin.take().context("a pipe was asked for")?;
     drop(qemu); // with it go our copies of the pipe's write end
     let (lines, console) = mpsc::channel();

@@ -195,6 +195,27 @@ pub(super) const ROWS: &[Mutant] = &[
         ["TASK_NORMAL, 0, NULL);", "TASK_NORMAL, 0, (void *)0x11UL);"],
         life("poll", "io_uring: a poll says"),
     ),
+    row(
+        "a closed ring signals its eventfd",
+        "LIFE-2",
+        HOME,
+        ["(void)sq_eventfd_set(home, -1);", ""],
+        life("poll", "LIFE-2: a ring that is closed"),
+    ),
+    row(
+        "a worker without a process's protection keys",
+        "LIFE-3",
+        MEMORY,
+        ["write_pkru(home->pkru);", ""],
+        life("memory", "a protection key"),
+    ),
+    row(
+        "a job without its issuer's protection keys",
+        "LIFE-3",
+        FILE_JOB,
+        ["write_pkru(job->pkru);", "write_pkru(read_pkru());"],
+        life("memory", "a protection key"),
+    ),
     // Whom the file driver's work is charged to.
     row(
         "a kernel thread's I/O is the root's",
