@@ -181,15 +181,16 @@ fn keys() -> Outcome {
     let fd = file.as_raw_fd();
     for (mode, node) in MODES.into_iter().flat_map(|mode| [(mode, "/dev/sqram"), (mode, "/dev/sqfile")]) {
         let mut ring = Raw::new(node, shape(8, mode))?;
-        let mut flags = 0;
-        if node == "/dev/sqfile" {
+        let files = node == "/dev/sqfile";
+        if files {
             register(ring.raw(), register_op::FILES, (&raw const fd).expose_provenance() as u64, 1)?;
-            flags = u64::from(sqe_flags::ASYNC | sqe_flags::FIXED_FILE) << 8;
         }
         for (opcode, of_another) in [(WRITE, false), (READ, false), (WRITE, true), (READ, true)] {
             for (guarded, allowed) in [(&open, true), (&shut, false)] {
                 let mut entry = guarded.transfer(opcode);
-                entry[0] |= flags;
+                if files {
+                    entry[0] = opcode | u64::from(sqe_flags::ASYNC | sqe_flags::FIXED_FILE) << 8;
+                }
                 ring.push(entry);
                 if of_another {
                     rings.send(ring.raw()).map_err(|_| libc::EPIPE)?;
