@@ -10,7 +10,6 @@ mod target;
 
 use std::cell::Cell;
 use std::fmt;
-use std::fs::Metadata;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -108,8 +107,7 @@ fn write(
     written: &Cell<u64>,
 ) -> Result<Report, Error> {
     let (bytes, mode, device) = (source.bytes, source.meta.mode(), source.device);
-    let written_at = |meta: &Metadata| (meta.mtime(), meta.mtime_nsec());
-    let before = written_at(&source.meta);
+    let before = source.meta.modified().ok();
     let file = |what| move |error| Error::io(what, &options.dst, error);
     target.reserve(bytes, stop)?;
     let to = target.file().try_clone().map_err(file("open"))?;
@@ -130,7 +128,7 @@ fn write(
         }
         let now = from.metadata().map_err(|error| Error::io("look at", &options.src, error))?;
         // A block device says so of who writes to this node of it, and of nobody else.
-        if !device && written_at(&now) != before {
+        if !device && now.modified().ok() != before {
             return Err(Error::Changed { path: options.src.clone() });
         }
     }

@@ -28,8 +28,7 @@ fn main() -> ExitCode {
                 });
                 print(&error.to_string());
             }
-            eprintln!("sq-storage: error: {error}");
-            ExitCode::from(error.exit_code())
+            fail(&error)
         }
     }
 }
@@ -57,8 +56,7 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
             if let Some(signal) = stop.signal() {
                 // What is printed is a report, and one document.
                 let error = Error::Interrupted { signal, left: "the figures are of the time until then".into() };
-                eprintln!("sq-storage: error: {error}");
-                return Ok(ExitCode::from(error.exit_code()));
+                return Ok(fail(&error));
             }
         }
     }
@@ -72,6 +70,11 @@ fn show<R: Display + Serialize>(json: bool, report: &R) -> Result<(), Error> {
         report.to_string()
     });
     Ok(())
+}
+
+fn fail(error: &Error) -> ExitCode {
+    eprintln!("sq-storage: error: {error}");
+    ExitCode::from(error.exit_code())
 }
 
 /// Whoever reads standard output may have gone: that is not this program's failure.

@@ -21,7 +21,7 @@ use crate::accounts::on_disk;
 use crate::inject::{self, Nth};
 use crate::proc::all_given_back;
 use crate::raw::{
-    self, MODES, Map, NULL, Raw, Res, command, delay, echo, last, never, open, res, set_up, shape, transfer,
+    self, MODES, Map, NULL, Raw, Res, address, command, delay, echo, last, never, open, res, set_up, shape, transfer,
 };
 use crate::{Check, Outcome, Why, os, part, unload, want};
 
@@ -181,10 +181,6 @@ fn eventfd() -> Result<OwnedFd, i32> {
     let fd = res(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) })?;
     // SAFETY: just made, and nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn address<T>(of: &T) -> u64 {
-    std::ptr::from_ref(of).expose_provenance() as u64
 }
 
 fn registers() -> Outcome {

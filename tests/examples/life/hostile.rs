@@ -351,7 +351,7 @@ fn one_of_all(ring: &Raw, random: &mut Random) -> Outcome {
         }
         5 => {
             let allowed = u64::MAX;
-            raw::register(fd, register_op::ALLOW_OPCODES, std::ptr::from_ref(&allowed).expose_provenance() as u64, 1)
+            raw::register(fd, register_op::ALLOW_OPCODES, raw::address(&allowed), 1)
         }
         6 => raw::stats(fd).map(|_| 0),
         7 => Map::new(fd, ring.setup.kernel, libc::PROT_READ).map(|_| 0),

@@ -14,13 +14,10 @@ use sq_uapi::{SqQuery, SqRegion, ioctl};
 use crate::group::Group;
 use crate::proc::{Child, code, until};
 use crate::raw::{
-    MODES, Map, NULL, Raw, Res, call, command, echo, ioctl, last, nop, open as open_node, register, res, set_up, shape,
-    transfer,
+    MODES, Map, NULL, READ, Raw, Res, WRITE, address, call, command, echo, ioctl, last, nop, open as open_node,
+    register, res, set_up, shape, transfer,
 };
 use crate::{Check, Outcome, Why, want};
-
-const READ: u64 = 22;
-const WRITE: u64 = 23;
 
 pub(crate) const CHECKS: &[Check] = &[
     ("MEM-1: the memcg pays at setup and has it back at close", charged),
@@ -183,7 +180,7 @@ fn keys() -> Outcome {
         let mut ring = Raw::new(node, shape(8, mode))?;
         let files = node == "/dev/sqfile";
         if files {
-            register(ring.raw(), register_op::FILES, (&raw const fd).expose_provenance() as u64, 1)?;
+            register(ring.raw(), register_op::FILES, address(&fd), 1)?;
         }
         for (opcode, of_another) in [(WRITE, false), (READ, false), (WRITE, true), (READ, true)] {
             for (guarded, allowed) in [(&open, true), (&shut, false)] {

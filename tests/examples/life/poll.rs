@@ -13,7 +13,7 @@ use sq_uapi::consts::{register_op, setup_flags, sqe_flags};
 use sq_uapi::{SqQuiesce, SqSetup, ioctl};
 
 use crate::proc::until;
-use crate::raw::{MODES, NULL, Raw, call, delay, echo, never, nop, register, shape};
+use crate::raw::{MODES, NULL, Raw, address, call, delay, echo, never, nop, register, shape};
 use crate::{Check, Outcome, Why, joined, want};
 
 pub(crate) const CHECKS: &[Check] = &[
@@ -173,7 +173,7 @@ fn silent_once_closed(flags: u32) -> Outcome {
     let with_event = || -> Result<Raw, Why> {
         let ring = ring(flags)?;
         let fd = event.as_raw_fd();
-        register(ring.raw(), register_op::EVENTFD, (&raw const fd).expose_provenance() as u64, 1)?;
+        register(ring.raw(), register_op::EVENTFD, address(&fd), 1)?;
         Ok(ring)
     };
     let (mut closed, mut other) = (with_event()?, with_event()?);

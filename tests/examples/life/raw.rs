@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use sq_uapi::consts::{enter_flags, setup_flags};
+use sq_uapi::consts::{enter_flags, op, setup_flags};
 use sq_uapi::{SqEnter, SqRegion, SqRegister, SqSetup, SqStats, ioctl};
 
 pub(crate) const NULL: &str = "/dev/sqnull";
@@ -49,6 +49,11 @@ pub(crate) fn open(node: &str) -> Result<OwnedFd, i32> {
     let fd = res(unsafe { libc::open(path.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) })?;
     // SAFETY: just opened, and nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// For a field of a structure that the kernel is to follow.
+pub(crate) fn address<T>(of: &T) -> u64 {
+    ptr::from_ref(of).expose_provenance() as u64
 }
 
 /// A shared mapping, unmapped when dropped.
@@ -222,6 +227,9 @@ pub(crate) fn never(user_data: u64) -> [u64; 8] {
 pub(crate) fn cancel_any(user_data: u64) -> [u64; 8] {
     [14 | NO_FD, 0, 0, 4 << 32, user_data, 0, 0, 0]
 }
+
+pub(crate) const READ: u64 = op::READ as u64;
+pub(crate) const WRITE: u64 = op::WRITE as u64;
 
 /// READ or WRITE of `len` bytes at `addr`, from byte 0 of a target that has no descriptor.
 pub(crate) fn transfer(opcode: u64, user_data: u64, addr: u64, len: u64) -> [u64; 8] {

@@ -15,13 +15,11 @@ use sq_uapi::{SqCancel, SqEnter, SqIovec, SqQuery, SqQuiesce, SqRegister, SqSetu
 
 use crate::page::{self, PAGE, Page};
 use crate::proc::{Child, in_use};
-use crate::raw::{self, MODES, NULL, Raw, Res, delay, echo, nop, open, set_up, shape, transfer};
+use crate::raw::{self, MODES, NULL, READ, Raw, Res, WRITE, delay, echo, nop, open, set_up, shape, transfer};
 use crate::users::nothing_goes_on;
 use crate::{Check, Outcome, Why, joined, pass, want};
 
 const RAM: &str = "/dev/sqram";
-const READ: u64 = 22;
-const WRITE: u64 = 23;
 const READV: u64 = 1;
 
 pub(crate) const CHECKS: &[Check] = &[

@@ -12,13 +12,11 @@ use sq_uapi::consts::{register_op, setup_flags, sqe_flags};
 
 use crate::page::Page;
 use crate::proc::{Child, become_user, code, shared_word, sleep_us};
-use crate::raw::{NULL, Raw, echo, last, register, res, shape, transfer};
+use crate::raw::{NULL, READ, Raw, WRITE, echo, last, register, res, shape, transfer};
 use crate::{Check, Outcome, Why, want};
 
 const RAM: &str = "/dev/sqram";
 const FILE: &str = "/dev/sqfile";
-const READ: u64 = 22;
-const WRITE: u64 = 23;
 
 const STALLER: u32 = 1000;
 const OTHERS: [u32; 2] = [1001, 0];
